@@ -58,19 +58,20 @@ impl Client {
             | ServerMessage::Unsubscribed { .. }
             | ServerMessage::Change { .. }
             | ServerMessage::Sync { .. }
+            | ServerMessage::Load(_)
             | ServerMessage::Synced { .. }
             | ServerMessage::Ack(_)
                 if !ready =>
             {
                 edit.ignore();
             }
-            ServerMessage::Subscribed { collection, record_count, head, mode, partial } => {
+            ServerMessage::Subscribed { collection, record_count, head, mode, partial, .. } => {
                 self.subscribed(edit, &collection, (record_count, head), mode, partial)?;
             }
-            ServerMessage::Unsubscribed { collection } => self.unsubscribed(edit, &collection),
-            ServerMessage::Change { collection, record_id, change, filtered } => {
+            ServerMessage::Unsubscribed { collection, .. } => self.unsubscribed(edit, &collection),
+            ServerMessage::Change { collection, record_id, change, reason, .. } => {
                 if let Some(mut records) = self.records(&collection) {
-                    records.changed(edit, &record_id, &change, filtered)?;
+                    records.changed(edit, &record_id, &change, reason.is_some())?;
                 }
             }
             ServerMessage::Sync { collection, records, range } => {
@@ -78,7 +79,9 @@ impl Client {
                     of.paged(edit, &records, range.as_ref())?;
                 }
             }
-            ServerMessage::Synced { collection, cursor, count, checksum } => {
+            // no scopes were asked for
+            ServerMessage::Load(_) => edit.ignore(),
+            ServerMessage::Synced { collection, cursor, count, checksum, .. } => {
                 self.synced_with(edit, &collection, cursor, count, checksum)?;
             }
             ServerMessage::Ack(ack) => self.acked(edit, ack)?,

@@ -13,6 +13,7 @@ use super::records::Records;
 use super::stream::Stream;
 use crate::protocol::message::ServerMessage;
 use crate::protocol::name::Collection;
+use crate::protocol::scopes::ScopePage;
 use crate::protocol::time::Mono;
 use crate::store::{Rows, StoreError};
 
@@ -97,9 +98,10 @@ impl Client {
     pub(super) fn is_foreign(&mut self, message: &ServerMessage) -> bool {
         let collection = match message {
             ServerMessage::Subscribed { collection, .. }
-            | ServerMessage::Unsubscribed { collection }
+            | ServerMessage::Unsubscribed { collection, .. }
             | ServerMessage::Change { collection, .. }
             | ServerMessage::Sync { collection, .. }
+            | ServerMessage::Load(ScopePage { collection, .. })
             | ServerMessage::Synced { collection, .. } => collection,
             ServerMessage::Authenticated { .. }
             | ServerMessage::Error(_)

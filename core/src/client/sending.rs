@@ -182,8 +182,15 @@ impl Client {
         let stream = self.streams.get_mut(collection)?;
         stream.subscribe_sent(plain, now);
         let (cursor, resume) = (stream.row.cursor.clone(), stream.row.resume.clone());
-        let (collection, filter) = (collection.clone(), Vec::new());
-        Some(ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filter })
+        Some(ClientMessage::Subscribe {
+            collection: collection.clone(),
+            cursor,
+            resume,
+            page_bytes,
+            filter: Vec::new(),
+            set: None,
+            scopes: Vec::new(),
+        })
     }
 
     fn send_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {

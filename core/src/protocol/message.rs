@@ -11,6 +11,7 @@ use super::hash::{Checksum, Digest};
 use super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
+use super::scopes::{AskedScope, ScopeName, ScopePage};
 use super::time::Timestamp;
 use super::times::FieldTimes;
 use super::unit::Unit;
@@ -93,16 +94,18 @@ pub struct Features {
     pub pull: bool,
     /// `"atomic"`: units, by WebSocket and by push.
     pub atomic: bool,
+    /// `"scopes"`: subscriptions of a set of scopes, by WebSocket and by pull.
+    pub scopes: bool,
 }
 
 impl Features {
     /// The parts that this version's server has.
-    pub(crate) const OFFERED: Self = Self { pull: true, atomic: true };
+    pub(crate) const OFFERED: Self = Self { pull: true, atomic: true, scopes: false };
 
     /// Their names on the wire.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
-        let Self { pull, atomic } = self;
-        let parts = [("pull", pull), ("atomic", atomic)];
+        let Self { pull, atomic, scopes } = self;
+        let parts = [("pull", pull), ("atomic", atomic), ("scopes", scopes)];
         parts.into_iter().filter(|(_, has)| *has).map(|(name, _)| name)
     }
 
@@ -110,6 +113,7 @@ impl Features {
     pub(crate) fn note(&mut self, name: &str) {
         self.pull |= name == "pull";
         self.atomic |= name == "atomic";
+        self.scopes |= name == "scopes";
     }
 }
 
@@ -164,6 +168,10 @@ pub enum ClientMessage {
         /// The parts of a scope key, each with the JSON text of its value: only the records of that
         /// scope, at level 1. Empty for all records.
         filter: Vec<(String, String)>,
+        /// The number of the set, larger than every earlier one of the connection, at level 2.
+        set: Option<u64>,
+        /// The scopes of the set; empty for the whole collection.
+        scopes: Vec<AskedScope>,
     },
     /// Ends a subscription.
     Unsubscribe {
@@ -332,6 +340,30 @@ impl ErrorMessage {
     }
 }
 
+/// The reason for which a `delete` takes out a record that may still exist.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DeleteReason {
+    /// `"filter"`: the user may not read it.
+    Filter,
+    /// `"scope"`: it has left the scopes of the subscription.
+    Scope,
+}
+
+impl DeleteReason {
+    /// The reason on the wire.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Scope => "scope",
+        }
+    }
+
+    /// The reason of a text, if it is one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Filter, Self::Scope].into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
 /// A message from a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ServerMessage {
@@ -353,11 +385,17 @@ pub enum ServerMessage {
         /// `true` if some records are withheld from this user. Then the stream has gaps and no
         /// checksum.
         partial: bool,
+        /// The number of the set that the `subscribe` carried.
+        set: Option<u64>,
+        /// The scopes of the set that this user may not read.
+        refused: Vec<ScopeName>,
     },
-    /// The end of a subscription.
+    /// The end of a subscription, or of scopes of it.
     Unsubscribed {
         /// The collection.
         collection: Collection,
+        /// The scopes that ended; empty for the whole subscription.
+        scopes: Vec<ScopeName>,
     },
     /// An `insert`, `update` or `delete`.
     Change {
@@ -367,8 +405,11 @@ pub enum ServerMessage {
         record_id: RecordId,
         /// The change.
         change: ServerChange,
-        /// `true` if a `delete` only takes the record out of this user's sight.
-        filtered: bool,
+        /// The reason for which a `delete` takes out a record that may still exist; `None` if the
+        /// record is deleted.
+        reason: Option<DeleteReason>,
+        /// In a live `update` of a record with scopes: its seq before the change.
+        prev: Option<Seq>,
     },
     /// A page of a snapshot, or the whole collection at level 1.
     Sync {
@@ -379,6 +420,8 @@ pub enum ServerMessage {
         /// The key range that the page covers; `None` at level 1: all keys.
         range: Option<PageRange>,
     },
+    /// A page of the load of a scope; a `sync` with `scope` on the wire.
+    Load(ScopePage),
     /// A catch-up is complete.
     Synced {
         /// The collection.
@@ -389,6 +432,8 @@ pub enum ServerMessage {
         count: u64,
         /// Their checksum; `None` if some are withheld.
         checksum: Option<Checksum>,
+        /// The number of the set: then count and checksum are the sums over its scopes.
+        set: Option<u64>,
     },
     /// A write was applied.
     Ack(Ack),

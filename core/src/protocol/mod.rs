@@ -12,6 +12,7 @@ pub(crate) mod name;
 pub(crate) mod percent;
 pub(crate) mod random;
 pub(crate) mod rest;
+pub(crate) mod scopes;
 pub(crate) mod time;
 pub(crate) mod times;
 pub(crate) mod unit;
@@ -23,13 +24,14 @@ pub use self::document::{Document, DocumentError};
 pub use self::hash::Checksum;
 pub use self::limits::Limits;
 pub use self::message::{
-    ClientMessage, Cursor, ErrorCode, ErrorMessage, FailedMember, Level, Mode, Mutation, Resume,
-    ServerChange, ServerMessage, SyncRecord, Token,
+    ClientMessage, Cursor, DeleteReason, ErrorCode, ErrorMessage, FailedMember, Level, Mode,
+    Mutation, Resume, ServerChange, ServerMessage, SyncRecord, Token,
 };
 pub use self::name::{
     ClientId, Collection, CommitNumber, ConnId, DatabaseId, Epoch, MutationNumber, NameError,
     RecordId, Seq, SessionNumber, UserId, WriteId,
 };
+pub use self::scopes::{AskedScope, LeftRecord, LoadPlace, ScopeName, ScopePage, ScopePlace};
 pub use self::time::{Mono, Now, Timestamp};
 pub use self::unit::{Expectation, Member, Submission, Unit};
 pub use self::wire::{Incoming, decode_client, decode_server};

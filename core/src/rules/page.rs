@@ -22,7 +22,7 @@ use super::scope::ScopeSet;
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{
-    Cursor, ErrorCode, Mode, PageRange, Resume, ServerChange, SyncRecord,
+    Cursor, DeleteReason, ErrorCode, Mode, PageRange, Resume, ServerChange, SyncRecord,
 };
 use crate::protocol::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq,
@@ -208,8 +208,8 @@ pub struct PageChange {
     pub record_id: RecordId,
     /// The change.
     pub change: ServerChange,
-    /// `true` if the record exists but is withheld from this reader.
-    pub filtered: bool,
+    /// The reason for which it takes out a record that may still exist.
+    pub reason: Option<DeleteReason>,
 }
 
 /// The step after a page.

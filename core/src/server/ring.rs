@@ -207,7 +207,7 @@ impl Entry {
             published;
         let frame = |change: &ServerChange, level| {
             let mut out = Vec::new();
-            encode_change(collection, record_id, change, false, level, &mut out);
+            encode_change(collection, record_id, change, None, None, level, &mut out);
             Bytes::from(out)
         };
         let plain = match document {

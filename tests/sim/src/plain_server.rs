@@ -165,8 +165,15 @@ impl PlainServer {
                 }
                 if self.ways.subscribed {
                     let (record_count, head, mode, partial) = (None, None, None, false);
-                    let told =
-                        ServerMessage::Subscribed { collection, record_count, head, mode, partial };
+                    let told = ServerMessage::Subscribed {
+                        collection,
+                        record_count,
+                        head,
+                        mode,
+                        partial,
+                        set: None,
+                        refused: Vec::new(),
+                    };
                     tell(&mut out, conn, &told);
                 }
             }
@@ -282,8 +289,8 @@ impl PlainServer {
             at: Vec::new(),
             user_id: None,
         };
-        let filtered = false;
-        let message = ServerMessage::Change { collection, record_id, change, filtered };
+        let message =
+            ServerMessage::Change { collection, record_id, change, reason: None, prev: None };
         let ServerMessage::Change { collection, .. } = &message else { return };
         for (conn, subscribed) in &self.connections {
             let own = writer == Some(*conn);

@@ -196,18 +196,20 @@ impl Client {
             Err(StepError::Peer(what))
         };
         match message {
-            ServerMessage::Subscribed { collection, record_count, head, mode, partial } => {
+            ServerMessage::Subscribed { collection, record_count, head, mode, partial, .. } => {
                 if collection != *asked {
                     return foreign(&collection);
                 }
                 self.subscribed(edit, asked, (record_count, head), mode, partial)
             }
-            ServerMessage::Change { collection, record_id, change, filtered } => {
+            ServerMessage::Change { collection, record_id, change, reason, .. } => {
                 if collection != *asked {
                     return foreign(&collection);
                 }
                 match self.records(asked) {
-                    Some(mut records) => records.changed(edit, &record_id, &change, filtered),
+                    Some(mut records) => {
+                        records.changed(edit, &record_id, &change, reason.is_some())
+                    }
                     None => Ok(()),
                 }
             }
@@ -220,7 +222,7 @@ impl Client {
                     None => Ok(()),
                 }
             }
-            ServerMessage::Synced { collection, cursor, count, checksum } => {
+            ServerMessage::Synced { collection, cursor, count, checksum, .. } => {
                 if collection != *asked {
                     return foreign(&collection);
                 }
@@ -232,6 +234,7 @@ impl Client {
             }
             ServerMessage::Authenticated { .. }
             | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Load(_)
             | ServerMessage::Ack(_)
             | ServerMessage::Error(_)
             | ServerMessage::Pong { .. } => {
@@ -259,6 +262,7 @@ impl Client {
                 | ServerMessage::Unsubscribed { .. }
                 | ServerMessage::Change { .. }
                 | ServerMessage::Sync { .. }
+                | ServerMessage::Load(_)
                 | ServerMessage::Synced { .. }
                 | ServerMessage::Pong { .. } => {
                     return Err(StepError::peer(

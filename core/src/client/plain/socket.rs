@@ -33,6 +33,7 @@ impl Client {
             ServerMessage::Change { change, .. } => change.seq.is_none(),
             ServerMessage::Authenticated { .. }
             | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Load(_)
             | ServerMessage::Synced { .. }
             | ServerMessage::Ack(_)
             | ServerMessage::Error(_)
@@ -160,7 +161,8 @@ impl Client {
             ServerMessage::Subscribed { .. }
             | ServerMessage::Unsubscribed { .. }
             | ServerMessage::Authenticated { .. } => {}
-            ServerMessage::Synced { .. }
+            ServerMessage::Load(_)
+            | ServerMessage::Synced { .. }
             | ServerMessage::Ack(_)
             | ServerMessage::Unknown { .. } => {
                 edit.ignore();

@@ -19,7 +19,11 @@ impl Stream {
 
     /// Returns the position from which a page goes on.
     pub(in super::super) fn from(&self) -> PageFrom {
-        PageFrom { cursor: self.row.cursor.clone(), resume: self.row.resume.clone() }
+        PageFrom {
+            cursor: self.row.cursor.clone(),
+            resume: self.row.resume.clone(),
+            ..PageFrom::default()
+        }
     }
 
     /// Everything up to a seq of the live stream is known.

@@ -4,6 +4,7 @@ mod cursor;
 mod error;
 mod field;
 pub(super) mod http;
+mod scopes;
 pub(super) mod unit;
 
 use alloc::borrow::Cow;
@@ -19,8 +20,8 @@ use super::super::document::Document;
 use super::super::hash::{Checksum, Digest};
 use super::super::limits::Limits;
 use super::super::message::{
-    Ack, ClientMessage, Cursor, Features, Hello, Mode, Mutation, PageRange, ServerChange,
-    ServerMessage, SyncRecord, Token, Welcome,
+    Ack, ClientMessage, Cursor, DeleteReason, Features, Hello, Mode, Mutation, PageRange,
+    ServerChange, ServerMessage, SyncRecord, Token, Welcome,
 };
 use super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
@@ -101,7 +102,10 @@ pub(super) fn server(m: &Envelope<'_>, limits: &Limits) -> Result<ServerMessage,
         "sync" => m.sync(limits)?,
         "synced" => m.synced()?,
         "subscribed" => m.subscribed()?,
-        "unsubscribed" => ServerMessage::Unsubscribed { collection: m.collection()? },
+        "unsubscribed" => ServerMessage::Unsubscribed {
+            collection: m.collection()?,
+            scopes: scopes::names(m.metadata.scopes, "metadata.scopes")?,
+        },
         "authenticated" => ServerMessage::Authenticated { user_id: m.user_id().unwrap_or(None) },
         "pong" => m.pong()?,
         other => ServerMessage::Unknown { kind: short(other).into() },
@@ -164,15 +168,20 @@ fields! {
         mode: "mode",
         mutation: "mutation",
         partial: "partial",
+        prev: "prev",
         protocol: "protocol",
         reason: "reason",
         record: "record",
         record_count: "recordCount",
         record_id: "recordId",
         record_seq: "recordSeq",
+        refused: "refused",
         retry_after_ms: "retryAfterMs",
+        scope: "scope",
+        scopes: "scopes",
         seq: "seq",
         session: "session",
+        set: "set",
         snapshot_seq: "snapshotSeq",
         token: "token",
         unset: "unset",
@@ -200,6 +209,7 @@ fields! {
 fields! {
     /// The fields of other objects in `data`.
     struct Data {
+        left: "left",
         records: "records",
         token: "token",
     }
@@ -312,7 +322,13 @@ impl<'a> Envelope<'a> {
             resume,
             page_bytes: self.metadata.page_bytes.size("metadata.pageBytes")?,
             filter: self.filter()?,
+            set: self.set()?,
+            scopes: scopes::asked(self.metadata.scopes, "metadata.scopes", self.set()?)?,
         })
+    }
+
+    fn set(&self) -> Result<Option<u64>, Fault> {
+        self.metadata.set.number("metadata.set")
     }
 
     /// The parts of a scope key with their values, from where they may stand.
@@ -397,13 +413,13 @@ impl<'a> Envelope<'a> {
                 at: at(self.metadata.at, seq.is_some(), limits)?,
                 user_id: beside_the_point(seq, self.user_id())?,
             },
-            filtered: kind == WriteKind::Delete
-                && self
-                    .metadata
-                    .reason
-                    .text("reason")
-                    .is_ok_and(|r| r.as_deref() == Some("filter")),
+            reason: self.reason().filter(|_| kind == WriteKind::Delete),
+            prev: beside_the_point(seq, self.metadata.prev.number("metadata.prev"))?.map(Seq),
         })
+    }
+
+    fn reason(&self) -> Option<DeleteReason> {
+        DeleteReason::parse(&self.metadata.reason.text("reason").ok()??)
     }
 
     fn ack(&self, limits: &Limits) -> Result<Ack, Fault> {
@@ -443,6 +459,9 @@ impl<'a> Envelope<'a> {
         let data = required(self.fields.data.object::<Data<'_>>("data")?, "data")?;
         let records = required(data.records.list("data.records", usize::MAX)?, "data.records")?;
         let m = &self.metadata;
+        if m.scope.is_some() {
+            return self.load(records, data.left, limits).map(ServerMessage::Load);
+        }
         let range = match m.snapshot_seq.number("metadata.snapshotSeq")? {
             None => None,
             Some(seq) => Some(PageRange {
@@ -453,10 +472,7 @@ impl<'a> Envelope<'a> {
         };
         Ok(ServerMessage::Sync {
             collection: self.collection()?,
-            records: records
-                .into_iter()
-                .map(|record| sync_record(record, limits))
-                .collect::<Result<_, _>>()?,
+            records: sync_records(records, limits)?,
             range,
         })
     }
@@ -473,6 +489,7 @@ impl<'a> Envelope<'a> {
             },
             count: required(m.count.number("metadata.count")?, "metadata.count")?,
             checksum,
+            set: self.set()?,
         })
     }
 
@@ -492,6 +509,8 @@ impl<'a> Envelope<'a> {
             head,
             mode,
             partial: m.partial.is_true(),
+            set: self.set()?,
+            refused: scopes::names(m.refused, "metadata.refused")?,
         })
     }
 
@@ -531,6 +550,10 @@ impl<'a> Envelope<'a> {
         }
         Ok(features)
     }
+}
+
+fn sync_records(fields: Vec<Field<'_>>, limits: &Limits) -> Result<Vec<SyncRecord>, Fault> {
+    fields.into_iter().map(|field| sync_record(field, limits)).collect()
 }
 
 fn sync_record(field: Field<'_>, limits: &Limits) -> Result<SyncRecord, Fault> {

@@ -1,6 +1,7 @@
 //! Encoding of messages: compact JSON, with the fields always in the same order.
 
 pub(super) mod http;
+mod scopes;
 pub(super) mod unit;
 
 use core::fmt::{self, Write};
@@ -12,10 +13,10 @@ use alloc::vec::Vec;
 use super::super::delta::Delta;
 use super::super::document::{Document, write_json_string};
 use super::super::message::{
-    Ack, ClientMessage, Cursor, ErrorMessage, Hello, Level, Mode, Mutation, PageRange, Resume,
-    ServerChange, ServerMessage, SyncRecord, Welcome,
+    Ack, ClientMessage, Cursor, DeleteReason, ErrorMessage, Hello, Level, Mode, Mutation,
+    PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Welcome,
 };
-use super::super::name::{Collection, RecordId};
+use super::super::name::{Collection, RecordId, Seq};
 use super::super::time::Timestamp;
 use super::super::unit::Member;
 use super::super::write::{Change, WriteKind};
@@ -27,13 +28,14 @@ impl ClientMessage {
             Self::Auth { token } => message(out, "auth", |m| {
                 m.object("data", |data| data.text("token", token.reveal()));
             }),
-            Self::Subscribe { collection, cursor, resume, page_bytes, filter } => {
+            Self::Subscribe { collection, cursor, resume, page_bytes, filter, set, scopes } => {
                 message(out, "subscribe", |m| {
                     m.text("collection", collection);
                     m.object_unless_empty("metadata", |metadata| {
                         metadata.cursor(cursor.as_ref(), resume.as_ref());
                         metadata.optional("pageBytes", page_bytes.map(|bytes| bytes as u64));
                         metadata.filter(filter);
+                        metadata.set(*set, scopes);
                     });
                 });
             }
@@ -98,7 +100,7 @@ impl ServerMessage {
                     metadata.optional_text("userId", user_id.as_deref());
                 });
             }),
-            Self::Subscribed { collection, record_count, head, mode, partial } => {
+            Self::Subscribed { collection, record_count, head, mode, partial, set, refused } => {
                 message(out, "subscribed", |m| {
                     m.text("collection", collection);
                     m.object_unless_empty("metadata", |metadata| {
@@ -107,25 +109,34 @@ impl ServerMessage {
                             metadata.optional("head", head.map(|head| head.0));
                             metadata.optional_text("mode", mode.map(mode_text));
                             metadata.flag("partial", *partial);
+                            metadata.optional("set", *set);
+                            metadata.scope_names("refused", refused);
                         }
                     });
                 });
             }
-            Self::Unsubscribed { collection } => about(out, "unsubscribed", collection),
-            Self::Change { collection, record_id, change, filtered } => {
-                encode_change(collection, record_id, change, *filtered, level, out);
+            Self::Unsubscribed { collection, scopes } => message(out, "unsubscribed", |m| {
+                m.text("collection", collection);
+                m.object_unless_empty("metadata", |m| m.scope_names("scopes", scopes));
+            }),
+            Self::Change { collection, record_id, change, reason, prev } => {
+                encode_change(collection, record_id, change, *reason, *prev, level, out);
             }
             Self::Sync { collection, records, range } => {
                 encode_sync(collection, records, range.as_ref(), level, out);
             }
-            Self::Synced { collection, cursor, count, checksum } => message(out, "synced", |m| {
-                m.text("collection", collection);
-                m.object("metadata", |metadata| {
-                    metadata.place(cursor);
-                    metadata.number("count", *count);
-                    metadata.optional_shown("checksum", checksum.as_ref());
+            Self::Load(page) => scopes::load(page, level, out),
+            Self::Synced { collection, cursor, count, checksum, set } => {
+                message(out, "synced", |m| {
+                    m.text("collection", collection);
+                    m.object("metadata", |metadata| {
+                        metadata.place(cursor);
+                        metadata.number("count", *count);
+                        metadata.optional_shown("checksum", checksum.as_ref());
+                        metadata.optional("set", *set);
+                    });
                 });
-            }),
+            }
             Self::Ack(ack) => ack.encode(out),
             Self::Error(error) => error.encode(level, out),
             Self::Pong { timestamp, welcome } => message(out, "pong", |m| {
@@ -145,7 +156,8 @@ pub(crate) fn encode_change(
     collection: &Collection,
     record_id: &RecordId,
     change: &ServerChange,
-    filtered: bool,
+    reason: Option<DeleteReason>,
+    prev: Option<Seq>,
     level: Level,
     out: &mut Vec<u8>,
 ) {
@@ -164,7 +176,8 @@ pub(crate) fn encode_change(
             metadata.unset(delta, level);
             if level == Level::Resumable {
                 metadata.at(&change.at);
-                metadata.optional_text("reason", filtered.then_some("filter"));
+                metadata.optional_text("reason", reason.map(DeleteReason::as_str));
+                metadata.optional("prev", prev.map(|prev| prev.0));
             }
         });
     });

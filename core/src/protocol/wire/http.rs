@@ -28,6 +28,7 @@ use super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
 };
 use super::super::percent;
+use super::super::scopes::AskedScope;
 use super::super::unit::Submission;
 use super::{WireError, decode, encode};
 
@@ -81,6 +82,11 @@ pub(crate) struct PageFrom {
     pub cursor: Option<Cursor>,
     /// The position in an interrupted catch-up from the cursor.
     pub resume: Option<Resume>,
+    /// The number of the set.
+    pub set: Option<u64>,
+    /// The scopes of the set; empty for the whole collection. A [`target`](PageQuery::target) has
+    /// none.
+    pub scopes: Vec<AskedScope>,
 }
 
 /// The parameters of a page request.

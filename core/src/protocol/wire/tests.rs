@@ -1,4 +1,5 @@
 pub(super) mod arbitrary;
+mod scopes;
 mod units;
 
 use alloc::format;
@@ -12,8 +13,8 @@ use super::super::delta::Delta;
 use super::super::document::Document;
 use super::super::hash::{Checksum, Digest};
 use super::super::message::{
-    Ack, Cursor, Features, Hello, Level, Mode, Mutation, PageRange, Resume, ServerChange,
-    SyncRecord, Token, Welcome,
+    Ack, Cursor, DeleteReason, Features, Hello, Level, Mode, Mutation, PageRange, Resume,
+    ServerChange, SyncRecord, Token, Welcome,
 };
 use super::super::name::{ClientId, Epoch, Seq, SessionNumber, UserId};
 use super::super::time::Timestamp;
@@ -94,6 +95,8 @@ fn a_clients_subscriptions_and_pings() {
         resume,
         page_bytes: None,
         filter: Vec::new(),
+        set: None,
+        scopes: Vec::new(),
     };
     let cursor = || Some(Cursor { epoch: epoch(), seq: Seq(120) });
     let delta = Resume::Delta { epoch: epoch(), seq: Seq(125) };
@@ -124,6 +127,8 @@ fn a_clients_subscriptions_and_pings() {
                 resume: None,
                 page_bytes: Some(16384),
                 filter: Vec::from([("room".into(), r#""4\u0032""#.into())]),
+                set: None,
+                scopes: Vec::new(),
             },
             r#"{"type":"subscribe","collection":"todos","metadata":{"pageBytes":16384,"filter":{"room":"4\u0032"}}}"#,
         ),
@@ -249,11 +254,13 @@ fn a_servers_greetings_at_level_2() {
                 head: Some(Seq(131)),
                 mode: Some(Mode::Delta),
                 partial: true,
+                set: None,
+                refused: Vec::new(),
             },
             r#"{"type":"subscribed","collection":"todos","metadata":{"recordCount":42,"head":131,"mode":"delta","partial":true}}"#,
         ),
         (
-            ServerMessage::Unsubscribed { collection: todos() },
+            ServerMessage::Unsubscribed { collection: todos(), scopes: Vec::new() },
             r#"{"type":"unsubscribed","collection":"todos"}"#,
         ),
         (
@@ -286,7 +293,8 @@ fn a_servers_changes_and_pages_at_level_2() {
                 collection: todos(),
                 record_id: id("123"),
                 change: change(),
-                filtered: false,
+                reason: None,
+                prev: None,
             },
             r#"{"type":"update","collection":"todos","recordId":"123","data":{"done":true},"timestamp":"2026-11-22T17:00:00.000Z","metadata":{"seq":131,"version":2,"userId":"u1","unset":["note"],"at":{"done":"1970-01-01T00:00:00.000Z"}}}"#,
         ),
@@ -295,7 +303,8 @@ fn a_servers_changes_and_pages_at_level_2() {
                 collection: todos(),
                 record_id: id("123"),
                 change: gone,
-                filtered: true,
+                reason: Some(DeleteReason::Filter),
+                prev: None,
             },
             r#"{"type":"delete","collection":"todos","recordId":"123","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"seq":131,"version":2,"userId":"u1","reason":"filter"}}"#,
         ),
@@ -321,6 +330,7 @@ fn a_servers_changes_and_pages_at_level_2() {
                 cursor: Cursor { epoch: epoch(), seq: Seq(131) },
                 count: 42,
                 checksum: Some(Checksum(0x9c1e)),
+                set: None,
             },
             r#"{"type":"synced","collection":"todos","metadata":{"epoch":"a91b","seq":131,"count":42,"checksum":"0000000000009c1e"}}"#,
         ),
@@ -402,6 +412,8 @@ fn what_a_server_says_at_level_1() {
                 head: Some(Seq(131)),
                 mode: Some(Mode::Snapshot),
                 partial: true,
+                set: None,
+                refused: Vec::new(),
             },
             r#"{"type":"subscribed","collection":"todos","metadata":{"recordCount":42}}"#,
         ),
@@ -410,7 +422,8 @@ fn what_a_server_says_at_level_1() {
                 collection: todos(),
                 record_id: id("123"),
                 change: change(),
-                filtered: true,
+                reason: Some(DeleteReason::Filter),
+                prev: None,
             },
             r#"{"type":"update","collection":"todos","recordId":"123","data":{"done":true,"note":null},"timestamp":"2026-11-22T17:00:00.000Z","metadata":{"version":2,"userId":"u1"}}"#,
         ),
@@ -666,7 +679,8 @@ fn a_toggled_field_costs_few_bytes() {
             at: Vec::new(),
             user_id: Some(UserId::new(uuid).unwrap()),
         },
-        filtered: false,
+        reason: None,
+        prev: None,
     };
     for text in [said(&write), sent(&change, Level::Resumable)] {
         assert!(text.len() < 240, "{}: {text}", text.len());

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::limits::{Budget, PageLimits};
 use super::scope::ScopeAt;
 use super::{Content, Next, PageChange, Position, ReaderView, bytes_of_change, hidden};
+use crate::protocol::message::DeleteReason;
 use crate::protocol::name::{RecordId, Seq};
 use crate::rules::record::RecordRow;
 use crate::store::{Scan, StoreError};
@@ -50,7 +51,11 @@ impl ReaderView<'_> {
         } else {
             record.change_above(floor)
         };
-        PageChange { record_id: id.clone(), change, filtered }
+        PageChange {
+            record_id: id.clone(),
+            change,
+            reason: filtered.then_some(DeleteReason::Filter),
+        }
     }
 
     /// The changes of scopes above a seq: of each record that is in one of them its fields, or the
@@ -106,6 +111,7 @@ impl ReaderView<'_> {
         }
         let is_deletion = record.document.is_none() && record.last.seq == seq;
         let change = if is_deletion { record.state() } else { hidden(seq) };
-        Some(PageChange { record_id: id.clone(), change, filtered: !is_deletion })
+        let reason = (!is_deletion).then_some(DeleteReason::Scope);
+        Some(PageChange { record_id: id.clone(), change, reason })
     }
 }

@@ -255,6 +255,10 @@ pub(super) fn asked_page(
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
     let (collection, query) = decode_pull(request.body, &limits.input).map_err(unread)?;
+    if !query.from.scopes.is_empty() {
+        let message = "this server has no pages of `scopes`";
+        return Err(Reply::error(ErrorCode::InvalidMessage, message));
+    }
     pull(request, collection, query, limits, policy)
 }
 
@@ -292,14 +296,17 @@ fn shown(collection: &Collection, partial: bool, page: Page) -> Vec<ServerMessag
         head: Some(opened.head),
         mode: Some(opened.mode),
         partial,
+        set: None,
+        refused: Vec::new(),
     }));
     match content {
         Content::Changes(changes) => {
-            let message = |PageChange { record_id, change, filtered }| ServerMessage::Change {
+            let message = |PageChange { record_id, change, reason }| ServerMessage::Change {
                 collection: collection.clone(),
                 record_id,
                 change,
-                filtered,
+                reason,
+                prev: None,
             };
             messages.extend(changes.into_iter().map(message));
         }
@@ -311,7 +318,7 @@ fn shown(collection: &Collection, partial: bool, page: Page) -> Vec<ServerMessag
     }
     if let Next::Done { cursor, count, checksum } = next {
         let collection = collection.clone();
-        messages.push(ServerMessage::Synced { collection, cursor, count, checksum });
+        messages.push(ServerMessage::Synced { collection, cursor, count, checksum, set: None });
     }
     messages
 }

@@ -182,6 +182,8 @@ impl Session {
                 head: Some(opened.head),
                 mode: Some(opened.mode),
                 partial,
+                set: None,
+                refused: Vec::new(),
             };
             self.send_message(&subscribed, cx);
         }
@@ -209,9 +211,9 @@ impl Session {
     ) {
         match content {
             Content::Changes(changes) => {
-                for PageChange { record_id, change, filtered } in changes {
+                for PageChange { record_id, change, reason } in changes {
                     let (level, mut frame) = (self.level(), Vec::new());
-                    encode_change(collection, &record_id, &change, filtered, level, &mut frame);
+                    encode_change(collection, &record_id, &change, reason, None, level, &mut frame);
                     self.send_frame(frame.into(), cx);
                 }
             }

@@ -101,7 +101,11 @@ impl Session {
             return;
         }
         let request = match message {
-            ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filter } => {
+            ClientMessage::Subscribe { collection, scopes, .. } if !scopes.is_empty() => {
+                let problem = "this server has no subscriptions by `scopes`";
+                return self.refuse(&collection, ErrorCode::InvalidMessage, problem, cx);
+            }
+            ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filter, .. } => {
                 match self.filter(&filter) {
                     Ok(scopes) => {
                         QueuedRequest::Subscribe { collection, cursor, resume, scopes, page_bytes }

@@ -123,7 +123,7 @@ impl Session {
 
     fn serve_unsubscribe(&mut self, collection: Collection, cx: &mut InputContext<'_, '_>) {
         self.unsubscribe(&collection, cx);
-        self.send_message(&ServerMessage::Unsubscribed { collection }, cx);
+        self.send_message(&ServerMessage::Unsubscribed { collection, scopes: Vec::new() }, cx);
         self.lift_barriers(cx);
     }
 

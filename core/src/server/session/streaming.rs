@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::rights::Sight;
 use super::subscription::{Progress, Subscription};
 use super::{Handshake, InputContext, Session, SessionAction};
-use crate::protocol::message::{ErrorCode, Level, Mode, ServerChange, ServerMessage};
+use crate::protocol::message::{DeleteReason, ErrorCode, Level, Mode, ServerChange, ServerMessage};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::protocol::wire::encode_change;
 use crate::protocol::write::Change;
@@ -401,7 +401,8 @@ impl Session {
             hidden(entry.seq)
         };
         let mut frame = Vec::new();
-        encode_change(collection, &entry.record_id, &change, !shown, self.level(), &mut frame);
+        let (reason, level) = ((!shown).then_some(DeleteReason::Filter), self.level());
+        encode_change(collection, &entry.record_id, &change, reason, None, level, &mut frame);
         frame.into()
     }
 
@@ -426,6 +427,8 @@ impl Session {
                 head: Some(cx.env.rings.head(collection)),
                 mode: Some(Mode::Delta),
                 partial,
+                set: None,
+                refused: Vec::new(),
             };
             self.send_message(&subscribed, cx);
         }

@@ -15,8 +15,9 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::protocol::limits::Limits;
-use crate::protocol::message::{Mode, ServerChange, ServerMessage, Token};
-use crate::protocol::name::UserId;
+use crate::protocol::message::{DeleteReason, Mode, ServerChange, ServerMessage, Token};
+use crate::protocol::name::{Seq, UserId};
+use crate::protocol::scopes::ScopePage;
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::{Incoming, decode_server};
 use crate::protocol::write::Change;
@@ -278,6 +279,19 @@ fn brief(frame: &str) -> String {
     }
 }
 
+fn brief_load(page: &ScopePage) -> String {
+    let seq = |seq: Option<Seq>| seq.map_or("*".to_string(), |seq| seq.to_string());
+    let (after, up_to) = (seq(page.after), seq(page.up_to));
+    let mut brief = format!("load {} {after}..{up_to} at {}:", page.scope, page.snapshot_seq);
+    for record in &page.records {
+        brief += &format!(" {} {}@{}", record.id, record.document, seq(record.seq));
+    }
+    for left in &page.left {
+        brief += &format!(" left {}@{}", left.id, left.seq);
+    }
+    brief
+}
+
 fn brief_of(message: &ServerMessage) -> String {
     match message {
         ServerMessage::Authenticated { user_id } => format!("authenticated {user_id:?}"),
@@ -293,8 +307,12 @@ fn brief_of(message: &ServerMessage) -> String {
             format!("subscribed {mode} count {count} head {head}{partial}")
         }
         ServerMessage::Unsubscribed { .. } => "unsubscribed".into(),
-        ServerMessage::Change { record_id, change, filtered, .. } => {
-            let filtered = if *filtered { " filtered" } else { "" };
+        ServerMessage::Change { record_id, change, reason, .. } => {
+            let filtered = match reason {
+                None => "",
+                Some(DeleteReason::Filter) => " filtered",
+                Some(DeleteReason::Scope) => " scope",
+            };
             format!("{}{filtered}", brief_change(record_id, change))
         }
         ServerMessage::Sync { records, range, .. } => {
@@ -313,6 +331,7 @@ fn brief_of(message: &ServerMessage) -> String {
                 .collect();
             format!("sync {range}:{}", records.concat())
         }
+        ServerMessage::Load(page) => brief_load(page),
         ServerMessage::Synced { cursor, count, checksum, .. } => {
             let sum = if checksum.is_some() { "" } else { " no checksum" };
             format!("synced {} {} count {count}{sum}", cursor.epoch, cursor.seq)

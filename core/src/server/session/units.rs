@@ -152,7 +152,7 @@ impl Session {
             subscription.progress = Progress::Live(at);
         }
         if self.level() == Level::Resumable {
-            let synced = ServerMessage::Synced { collection, cursor, count, checksum };
+            let synced = ServerMessage::Synced { collection, cursor, count, checksum, set: None };
             self.send_message(&synced, cx);
         }
     }

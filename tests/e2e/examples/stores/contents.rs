@@ -214,7 +214,7 @@ fn catch_up(rows: &MemoryRows, collection: &str, cursor: Option<Cursor>, out: &m
                 }
             }
             Content::Changes(changes) => {
-                for PageChange { record_id, change: of, filtered: _ } in changes {
+                for PageChange { record_id, change: of, reason: _ } in changes {
                     let (seq, version) = (of.seq.unwrap_or_default(), of.version.unwrap_or(0));
                     let at = of.timestamp.unwrap_or_default();
                     let times = times(&of.at);

@@ -149,6 +149,7 @@ impl Plain {
             ServerMessage::Authenticated { .. }
             | ServerMessage::Subscribed { .. }
             | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Load(_)
             | ServerMessage::Synced { .. }
             | ServerMessage::Ack(_)
             | ServerMessage::Pong { .. }

@@ -12,6 +12,8 @@ fields! {
         snapshot_seq: "snapshotSeq",
         after: "after",
         resume: "resume",
+        set: "set",
+        scopes: "scopes",
     }
 }
 

@@ -15,7 +15,7 @@ use super::super::WireError;
 use super::super::http::{PageAnswer, PageFrom, PageQuery, Push, PushAnswer, PushHead};
 use super::cursor::CursorFields;
 use super::field::{self, Fault, Field, Fields, fields, required};
-use super::{Envelope, client, server, unit};
+use super::{Envelope, client, scopes, server, unit};
 
 fields! {
     /// The fields of client bodies and of refusals.
@@ -26,6 +26,8 @@ fields! {
         limit: "limit",
         page_bytes: "pageBytes",
         session: "session",
+        set: "set",
+        scopes: "scopes",
         epoch: "epoch",
         mutations: "mutations",
         error: "error",
@@ -105,7 +107,7 @@ pub(in super::super) fn page_answer(body: &[u8], limits: &Limits) -> Result<Page
         let database = m.database.name("metadata.database", DatabaseId::new)?;
         let epoch = required(m.epoch.name("metadata.epoch", Epoch::new)?, "metadata.epoch")?;
         let from: CursorFields<'_> = required(m.from.object("metadata.from")?, "metadata.from")?;
-        let from = PageFrom { cursor: from.cursor()?, resume: from.resume()? };
+        let from = page_from(&from, from.set, from.scopes)?;
         let last_mutation = last_mutation(&envelope)?;
         Ok(PageAnswer { database, epoch, from, last_mutation, messages: Vec::new() })
     };
@@ -149,6 +151,20 @@ fn messages(envelope: &Envelope<'_>, limits: &Limits) -> Result<Vec<ServerMessag
     list.into_iter().map(one).collect()
 }
 
+fn page_from(
+    cursor: &CursorFields<'_>,
+    set: Field<'_>,
+    scopes: Field<'_>,
+) -> Result<PageFrom, Fault> {
+    let set = set.number("set")?;
+    Ok(PageFrom {
+        cursor: cursor.cursor()?,
+        resume: cursor.resume()?,
+        set,
+        scopes: scopes::asked(scopes, "scopes", set)?,
+    })
+}
+
 fn read<'a>(body: &'a [u8], limits: &Limits) -> Result<Body<'a>, Fault> {
     field::object(text(body, limits)?)
 }
@@ -175,7 +191,7 @@ impl<'a> Body<'a> {
     fn pull(&self) -> Result<(Collection, PageQuery), Fault> {
         let collection = self.collection.name("collection", Collection::new)?;
         let cursor: CursorFields<'_> = self.cursor.object("cursor")?.unwrap_or_default();
-        let from = PageFrom { cursor: cursor.cursor()?, resume: cursor.resume()? };
+        let from = page_from(&cursor, self.set, self.scopes)?;
         let limit = self.limit.size("limit")?;
         let page_bytes = self.page_bytes.size("pageBytes")?;
         let client_id = self.client_id.name("clientId", ClientId::new)?;

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::super::super::message::{Hello, Level, ServerMessage};
 use super::super::super::name::Collection;
-use super::super::http::{PageAnswer, PageQuery, PushAnswer, PushHead};
+use super::super::http::{PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead};
 use super::{Object, list, message, object};
 
 pub(in super::super) fn session(hello: &Hello, out: &mut Vec<u8>) {
@@ -29,13 +29,11 @@ pub(in super::super) fn push<M: AsRef<[u8]>>(
 
 pub(in super::super) fn pull(collection: &Collection, query: &PageQuery, out: &mut Vec<u8>) {
     let PageQuery { from, limit, page_bytes, client_id } = query;
+    let PageFrom { cursor, resume, set, scopes } = from;
     object(out, |body| {
         body.text("collection", collection);
-        if from.cursor.is_some() || from.resume.is_some() {
-            body.object("cursor", |cursor| {
-                cursor.cursor_fields(from.cursor.as_ref(), from.resume.as_ref());
-            });
-        }
+        body.cursor(cursor.as_ref(), resume.as_ref());
+        body.set(*set, scopes);
         body.optional("limit", limit.map(|limit| limit as u64));
         body.optional("pageBytes", page_bytes.map(|bytes| bytes as u64));
         body.optional_text("clientId", client_id.as_deref());
@@ -53,7 +51,9 @@ pub(in super::super) fn page_answer(answer: &PageAnswer, out: &mut Vec<u8>) {
         metadata.optional_text("database", answer.database.as_deref());
         metadata.text("epoch", &answer.epoch);
         metadata.object("from", |from| {
-            from.cursor_fields(answer.from.cursor.as_ref(), answer.from.resume.as_ref());
+            let PageFrom { cursor, resume, set, scopes } = &answer.from;
+            from.cursor_fields(cursor.as_ref(), resume.as_ref());
+            from.set(*set, scopes);
         });
         metadata.optional("lastMutation", answer.last_mutation.map(|number| number.0));
     });

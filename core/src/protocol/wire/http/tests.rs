@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::super::message::ErrorCode;
 use super::super::super::unit::Member;
 use super::super::tests::arbitrary::{
-    client_ids, cursors, databases, epochs, numbered_writes, resumes, server_messages, units,
+    client_ids, cursors, databases, epochs, numbered_writes, resumes, server_messages, sets, units,
 };
 
 fn text(fill: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -56,7 +56,7 @@ fn what_is_said_over_http_looks_like_this() {
     );
     let cursor = Cursor { epoch: epoch("e1"), seq: Seq(7) };
     let resume = Resume::Delta { epoch: epoch("e2"), seq: Seq(9) };
-    let from = PageFrom { cursor: Some(cursor), resume: Some(resume) };
+    let from = PageFrom { cursor: Some(cursor), resume: Some(resume), ..PageFrom::default() };
     let page = PageAnswer {
         database: None,
         epoch: epoch("e2"),
@@ -157,8 +157,8 @@ fn a_refusal_is_told_from_a_foreign_page() {
 }
 
 fn froms() -> impl Strategy<Value = PageFrom> {
-    (prop::option::of(cursors()), prop::option::of(resumes()))
-        .prop_map(|(cursor, resume)| PageFrom { cursor, resume })
+    (prop::option::of(cursors()), prop::option::of(resumes()), sets())
+        .prop_map(|(cursor, resume, (set, scopes))| PageFrom { cursor, resume, set, scopes })
 }
 
 proptest! {
@@ -171,7 +171,8 @@ proptest! {
     ) {
         let query = PageQuery { from, limit, page_bytes, client_id };
         let target = query.target(&Collection::new("todos").unwrap());
-        prop_assert_eq!(parsed(&parameters(&target)), Ok(Some(query.clone())));
+        let from = PageFrom { set: None, scopes: Vec::new(), ..query.from.clone() };
+        prop_assert_eq!(parsed(&parameters(&target)), Ok(Some(PageQuery { from, ..query.clone() })));
         let collection = Collection::new("a/../b ä").unwrap();
         let body = text(|out| encode_pull(&collection, &query, out));
         let read = decode_pull(body.as_bytes(), &Limits::default());

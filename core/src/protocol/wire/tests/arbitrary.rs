@@ -15,11 +15,15 @@ use super::super::super::delta::Delta;
 use super::super::super::document::tests::documents;
 use super::super::super::hash::{Checksum, Digest};
 use super::super::super::message::{
-    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, FailedMember, Features, Hello, Mode,
-    Mutation, PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Token, Welcome,
+    Ack, ClientMessage, Cursor, DeleteReason, ErrorCode, ErrorMessage, FailedMember, Features,
+    Hello, Mode, Mutation, PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Token,
+    Welcome,
 };
 use super::super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+};
+use super::super::super::scopes::{
+    AskedScope, LeftRecord, LoadPlace, ScopeName, ScopePage, ScopePlace,
 };
 use super::super::super::time::Timestamp;
 use super::super::super::times::FieldTimes;
@@ -158,6 +162,32 @@ fn filters() -> impl Strategy<Value = Vec<(String, String)>> {
     prop::collection::vec((".{0,9}", values.prop_map(String::from)), 0..3)
 }
 
+fn scope_names() -> impl Strategy<Value = ScopeName> {
+    let value =
+        prop_oneof![Just("42"), Just("\"a\""), Just("null"), Just("1.0"), Just("\"\\u0000\"")];
+    let part = ("\\PC{0,9}", value.prop_map(String::from));
+    prop::collection::vec(part, 1..4).prop_map(|parts| ScopeName { parts })
+}
+
+fn asked_scopes() -> impl Strategy<Value = AskedScope> {
+    let place = (epochs(), numbers(), numbers()).prop_map(|(epoch, snapshot_seq, after)| {
+        let (snapshot_seq, after) = (Seq(snapshot_seq), Seq(after));
+        ScopePlace::Loading(LoadPlace { epoch, snapshot_seq, after })
+    });
+    let place = prop_oneof![Just(ScopePlace::Loaded), Just(ScopePlace::Waiting), place];
+    (scope_names(), place).prop_map(|(name, place)| AskedScope { name, place })
+}
+
+/// The number of a set, and its scopes.
+pub(in super::super) fn sets() -> impl Strategy<Value = (Option<u64>, Vec<AskedScope>)> {
+    let scopes = prop::collection::vec(asked_scopes(), 1..4);
+    prop_oneof![
+        Just((None, Vec::new())),
+        numbers().prop_map(|set| (Some(set), Vec::new())),
+        (numbers(), scopes).prop_map(|(set, scopes)| (Some(set), scopes)),
+    ]
+}
+
 pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
     let hello = (client_ids(), numbers())
         .prop_map(|(id, session)| Hello { client_id: id, session: SessionNumber(session) });
@@ -168,10 +198,19 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
             optional(cursors()),
             optional(resumes()),
             optional(0_usize..1 << 40),
-            filters()
+            filters(),
+            sets(),
         )
-            .prop_map(|(collection, cursor, resume, page_bytes, filter)| {
-                ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filter }
+            .prop_map(|(collection, cursor, resume, page_bytes, filter, (set, scopes))| {
+                ClientMessage::Subscribe {
+                    collection,
+                    cursor,
+                    resume,
+                    page_bytes,
+                    filter,
+                    set,
+                    scopes,
+                }
             }),
         collections().prop_map(|collection| ClientMessage::Unsubscribe { collection }),
         (collections(), filters())
@@ -183,8 +222,11 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
 }
 
 fn welcomes() -> impl Strategy<Value = Welcome> {
-    let features =
-        (any::<bool>(), any::<bool>()).prop_map(|(pull, atomic)| Features { pull, atomic });
+    let features = any::<(bool, bool, bool)>().prop_map(|(pull, atomic, scopes)| Features {
+        pull,
+        atomic,
+        scopes,
+    });
     let more = (numbers(), features, optional(numbers()));
     (databases(), epochs(), numbers(), optional(any::<u64>()), users(), more).prop_map(
         |(
@@ -209,7 +251,7 @@ fn welcomes() -> impl Strategy<Value = Welcome> {
     )
 }
 
-fn sync_messages() -> impl Strategy<Value = ServerMessage> {
+fn sync_records() -> impl Strategy<Value = Vec<SyncRecord>> {
     let seq = optional((numbers(), field_times()));
     let record = (ids(), documents(), optional(numbers()), optional(times()), seq).prop_map(
         |(id, document, version, updated_at, seq)| SyncRecord {
@@ -221,10 +263,33 @@ fn sync_messages() -> impl Strategy<Value = ServerMessage> {
             at: seq.map_or_else(Vec::new, |(_, at)| at),
         },
     );
+    proptest::collection::vec(record, 0..4)
+}
+
+fn load_messages() -> impl Strategy<Value = ServerMessage> {
+    let left = (ids(), numbers()).prop_map(|(id, seq)| LeftRecord { id, seq: Seq(seq) });
+    let content = (sync_records(), prop::collection::vec(left, 0..3));
+    let range = (optional(numbers()), optional(numbers()), numbers());
+    (collections(), numbers(), scope_names(), content, range).prop_map(
+        |(collection, set, scope, (records, left), (after, up_to, snapshot_seq))| {
+            ServerMessage::Load(ScopePage {
+                collection,
+                set,
+                scope,
+                records,
+                left,
+                after: after.map(Seq),
+                up_to: up_to.map(Seq),
+                snapshot_seq: Seq(snapshot_seq),
+            })
+        },
+    )
+}
+
+fn sync_messages() -> impl Strategy<Value = ServerMessage> {
     let range = (optional(ids()), optional(ids()), numbers())
         .prop_map(|(after, up_to, seq)| PageRange { after, up_to, snapshot_seq: Seq(seq) });
-    let records = proptest::collection::vec(record, 0..4);
-    (collections(), records, optional(range))
+    (collections(), sync_records(), optional(range))
         .prop_map(|(collection, records, range)| ServerMessage::Sync { collection, records, range })
 }
 
@@ -294,28 +359,40 @@ fn error_messages() -> impl Strategy<Value = ErrorMessage> {
 
 pub(in super::super) fn server_messages() -> impl Strategy<Value = ServerMessage> {
     let mode = prop_oneof![Just(None), Just(Some(Mode::Delta)), Just(Some(Mode::Snapshot))];
+    let reason = select(&[None, Some(DeleteReason::Filter), Some(DeleteReason::Scope)][..]);
+    let set = || (optional(numbers()), prop::collection::vec(scope_names(), 0..3));
     prop_oneof![
         users().prop_map(|user_id| ServerMessage::Authenticated { user_id }),
-        (collections(), optional(numbers()), optional(numbers()), mode, any::<bool>()).prop_map(
-            |(collection, record_count, head, mode, partial)| {
+        (collections(), (optional(numbers()), optional(numbers()), mode, any::<bool>()), set())
+            .prop_map(|(collection, (record_count, head, mode, partial), (set, refused))| {
                 let head = head.map(Seq);
-                ServerMessage::Subscribed { collection, record_count, head, mode, partial }
+                ServerMessage::Subscribed {
+                    collection,
+                    record_count,
+                    head,
+                    mode,
+                    partial,
+                    set,
+                    refused,
+                }
+            }),
+        (collections(), set()).prop_map(|(collection, (_, scopes))| ServerMessage::Unsubscribed {
+            collection,
+            scopes
+        }),
+        (collections(), ids(), server_changes(), reason, optional(numbers())).prop_map(
+            |(collection, record_id, change, reason, prev)| {
+                let reason = reason.filter(|_| change.change == Change::delete());
+                let prev = prev.map(Seq);
+                ServerMessage::Change { collection, record_id, change, reason, prev }
             }
         ),
-        collections().prop_map(|collection| ServerMessage::Unsubscribed { collection }),
-        (collections(), ids(), server_changes(), any::<bool>()).prop_map(
-            |(collection, record_id, change, filtered)| {
-                let filtered = filtered && change.change == Change::delete();
-                ServerMessage::Change { collection, record_id, change, filtered }
-            }
-        ),
-        sync_messages(),
-        (collections(), cursors(), numbers(), optional(any::<u64>())).prop_map(
-            |(collection, cursor, count, checksum)| {
+        prop_oneof![sync_messages(), load_messages()],
+        (collections(), cursors(), numbers(), optional(any::<u64>()), optional(numbers()))
+            .prop_map(|(collection, cursor, count, checksum, set)| {
                 let checksum = checksum.map(Checksum);
-                ServerMessage::Synced { collection, cursor, count, checksum }
-            }
-        ),
+                ServerMessage::Synced { collection, cursor, count, checksum, set }
+            }),
         acks().prop_map(ServerMessage::Ack),
         error_messages().prop_map(ServerMessage::Error),
         (optional(times()), optional(welcomes()))
@@ -337,6 +414,8 @@ pub(super) fn near_frames() -> impl Strategy<Value = String> {
             "subscribe",
             "synced",
             "pong",
+            "subscribed",
+            "unsubscribed",
             "batch",
             "auth",
         ][..],
@@ -356,6 +435,9 @@ pub(super) fn near_frames() -> impl Strategy<Value = String> {
             "\"\\ud800\"",
             "{\"records\":[{\"id\":\"a\",\"data\":{}},1]}",
             "[{\"type\":\"ping\"},2]",
+            "[{\"by\":[\"a\"],\"is\":[1],\"new\":true}]",
+            "{\"by\":[\"a\"],\"is\":[1,2]}",
+            "{\"records\":[],\"left\":[{\"id\":\"a\",\"seq\":1}]}",
         ][..],
     );
     let name = select(
@@ -377,6 +459,11 @@ pub(super) fn near_frames() -> impl Strategy<Value = String> {
             "kind",
             "snapshotSeq",
             "epoch",
+            "set",
+            "scope",
+            "scopes",
+            "refused",
+            "prev",
         ][..],
     );
     let fields = || proptest::collection::btree_map(name.clone(), value.clone(), 0..8);

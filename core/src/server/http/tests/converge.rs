@@ -95,12 +95,14 @@ impl Puller {
                 }
                 ServerMessage::Synced { cursor, count, checksum, .. } => {
                     assert!(self.from.cursor.is_some(), "a snapshot ends with its last page");
-                    self.from = PageFrom { cursor: Some(cursor), resume: None };
+                    self.from =
+                        PageFrom { cursor: Some(cursor), resume: None, ..PageFrom::default() };
                     assert_eq!((count, checksum.unwrap()), self.totals());
                     done = true;
                 }
                 other @ (ServerMessage::Authenticated { .. }
                 | ServerMessage::Unsubscribed { .. }
+                | ServerMessage::Load(_)
                 | ServerMessage::Ack(_)
                 | ServerMessage::Error(_)
                 | ServerMessage::Pong { .. }
@@ -125,8 +127,13 @@ impl Puller {
             Some(after) => PageFrom {
                 cursor: self.from.cursor.take(),
                 resume: Some(Resume::Snapshot { epoch, snapshot_seq, after }),
+                ..PageFrom::default()
             },
-            None => PageFrom { cursor: Some(Cursor { epoch, seq: snapshot_seq }), resume: None },
+            None => PageFrom {
+                cursor: Some(Cursor { epoch, seq: snapshot_seq }),
+                resume: None,
+                ..PageFrom::default()
+            },
         };
     }
 

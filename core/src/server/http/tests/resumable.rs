@@ -428,7 +428,7 @@ fn a_resume_moves_the_place_and_nothing_else() {
     exchange.store.plain_to("b", update(r#"{"y":2}"#));
     let epoch = Epoch::new("e1").unwrap();
     let resume = Some(Resume::Delta { epoch: epoch.clone(), seq: Seq(4) });
-    let from = PageFrom { cursor: cursor("e1", 2), resume };
+    let from = PageFrom { cursor: cursor("e1", 2), resume, ..PageFrom::default() };
     let page = exchange.page(&PageQuery { from: from.clone(), ..PageQuery::default() });
     assert_eq!(page.from, from);
     let [_, ServerMessage::Change { change, .. }, ServerMessage::Synced { .. }] =
@@ -451,7 +451,7 @@ fn a_resume_moves_the_place_and_nothing_else() {
         after: range.up_to.clone().unwrap(),
     };
     let query = PageQuery {
-        from: PageFrom { cursor: None, resume: Some(resume) },
+        from: PageFrom { cursor: None, resume: Some(resume), ..PageFrom::default() },
         limit: Some(1),
         ..PageQuery::default()
     };
@@ -472,7 +472,7 @@ fn a_cursor_that_does_not_hold_gets_a_snapshot() {
     exchange.store.plain_to("r", Change::delete());
     exchange.store.plain_to("s", insert("{}"));
     let ask = |exchange: &mut Exchange, epoch, seq| {
-        let from = PageFrom { cursor: cursor(epoch, seq), resume: None };
+        let from = PageFrom { cursor: cursor(epoch, seq), resume: None, ..PageFrom::default() };
         let page = exchange.page(&PageQuery { from: from.clone(), ..PageQuery::default() });
         assert_eq!(page.from, from);
         mode(&page)
@@ -490,7 +490,7 @@ fn a_cursor_that_does_not_hold_gets_a_snapshot() {
         (cursor("e1", 1), Resume::Delta { epoch: epoch.clone(), seq: Seq(3) }),
         (None, Resume::Snapshot { epoch, snapshot_seq: Seq(1), after: id("r") }),
     ] {
-        let from = PageFrom { cursor, resume: Some(resume) };
+        let from = PageFrom { cursor, resume: Some(resume), ..PageFrom::default() };
         let page = exchange.page(&PageQuery { from, ..PageQuery::default() });
         assert_eq!(mode(&page), Mode::Snapshot);
         let ServerMessage::Sync { range: Some(range), .. } = &page.messages[1] else { panic!() };
@@ -522,7 +522,10 @@ fn a_page_shows_what_may_be_read() {
     exchange.store.plain_to("r", insert(r#"{"public":1}"#));
     exchange.store.plain_to("s", insert(r#"{"secret":1}"#));
     exchange.policy = &Public;
-    for from in [PageFrom::default(), PageFrom { cursor: cursor("e1", 0), resume: None }] {
+    for from in [
+        PageFrom::default(),
+        PageFrom { cursor: cursor("e1", 0), resume: None, ..PageFrom::default() },
+    ] {
         let reply =
             exchange.ask("GET", &PageQuery { from, ..PageQuery::default() }.target(&todos()), b"");
         assert!(shown(&reply).contains(r#""partial":true"#), "{}", shown(&reply));

@@ -101,7 +101,9 @@ impl StrictClient {
             }
             ServerMessage::Ack(ack) => self.ack(&ack),
             ServerMessage::Error(error) => self.error(&error),
-            ServerMessage::Authenticated { .. } | ServerMessage::Unknown { .. } => panic!(),
+            ServerMessage::Authenticated { .. }
+            | ServerMessage::Load(_)
+            | ServerMessage::Unknown { .. } => panic!(),
         }
     }
 

@@ -76,6 +76,7 @@ impl App {
             }
             ServerMessage::Authenticated { .. }
             | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Load(_)
             | ServerMessage::Synced { .. }
             | ServerMessage::Ack(_)
             | ServerMessage::Error(_)

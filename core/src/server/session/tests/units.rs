@@ -107,7 +107,7 @@ impl Reader {
                     held.known = false;
                 }
             }
-            ServerMessage::Unsubscribed { collection } => {
+            ServerMessage::Unsubscribed { collection, .. } => {
                 let held = &mut self.held[place(&collection)];
                 (held.live, held.subscribed, held.early) = (false, false, false);
                 held.proof = false;
@@ -134,7 +134,7 @@ impl Reader {
                 held.proof = false;
                 held.learn(record_id.as_str(), &change);
             }
-            ServerMessage::Synced { collection, cursor, count, checksum } => {
+            ServerMessage::Synced { collection, cursor, count, checksum, .. } => {
                 let held = &mut self.held[place(&collection)];
                 (held.live, held.known, held.cursor) = (true, true, cursor.seq.0);
                 (held.proof, held.asked) = (false, false);
@@ -149,7 +149,9 @@ impl Reader {
             }
             ServerMessage::Ack(ack) => self.ack(&ack),
             ServerMessage::Error(error) => self.error(&error),
-            ServerMessage::Authenticated { .. } | ServerMessage::Unknown { .. } => {
+            ServerMessage::Authenticated { .. }
+            | ServerMessage::Load(_)
+            | ServerMessage::Unknown { .. } => {
                 panic!("{message:?}")
             }
         }
