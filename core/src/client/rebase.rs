@@ -141,7 +141,7 @@ impl Records<'_> {
             if part.iter().any(meets) {
                 let states = (base.as_ref(), local.as_ref());
                 let outcome = self.resolve(edit, id, row, &mut sides, states, &part);
-                sides.pass(&part, outcome.is_empty());
+                sides.pass(&part, outcome.is_empty() && is_whole(&part));
                 left.extend(outcome);
             } else {
                 sides.remote = applied(sides.remote.as_ref(), &part);
@@ -272,7 +272,7 @@ impl Records<'_> {
 struct Sides {
     /// The state on which the next part was made.
     base: Option<Document>,
-    /// The same without the parts of which nothing is left; `None` if there are none.
+    /// The same without what was lost of transactions; `None` if nothing was.
     kept: Option<Option<Document>>,
     /// The server's state, with the parts before made on it.
     remote: Option<Document>,
@@ -293,8 +293,8 @@ impl Sides {
         Self { base, kept: None, remote: row.server.clone(), remote_at, at }
     }
 
-    /// The state on which a part was made. A part before it of which nothing is left has changed only the
-    /// fields that this one touches too: a record that comes back as a whole would bring the others along.
+    /// The state on which a part was made. What a transaction that is lost had changed is in it only where
+    /// this part touches the same fields: a record that comes back as a whole would bring the rest along.
     fn base_of(&self, part: &[(WriteId, Entry)]) -> Option<Document> {
         let (Some(Some(kept)), Some(base)) = (&self.kept, &self.base) else {
             return self.base.clone();
@@ -307,13 +307,13 @@ impl Sides {
     }
 
     /// The next part was made on the state with this one in it.
-    fn pass(&mut self, part: &[(WriteId, Entry)], given_up: bool) {
+    fn pass(&mut self, part: &[(WriteId, Entry)], is_lost: bool) {
         // what replaces the whole record is beneath all that follows
         let is_update = |(_, entry): &(WriteId, Entry)| entry.change.kind == WriteKind::Update;
-        let given_up = given_up && part.iter().all(is_update);
-        if given_up && self.kept.is_none() {
+        let is_lost = is_lost && part.iter().all(is_update);
+        if is_lost && self.kept.is_none() {
             self.kept = Some(self.base.clone());
-        } else if let (Some(kept), false) = (&mut self.kept, given_up) {
+        } else if let (Some(kept), false) = (&mut self.kept, is_lost) {
             *kept = applied(kept.as_ref(), part);
         }
         self.base = applied(self.base.as_ref(), part);
@@ -329,6 +329,12 @@ impl Sides {
             set_time(&mut self.at, name, write.time_of(name));
         }
     }
+}
+
+/// Returns `true` if a part belongs to a transaction that is lost as soon as nothing is left of one
+/// member.
+fn is_whole(part: &[(WriteId, Entry)]) -> bool {
+    part.first().and_then(|(_, entry)| entry.unit).is_some_and(|unit| !unit.keeps_won)
 }
 
 pub(super) fn applied(base: Option<&Document>, entries: &[(WriteId, Entry)]) -> Option<Document> {
