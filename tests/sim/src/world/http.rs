@@ -86,8 +86,10 @@ impl World {
         self.fold(request.body.as_deref().unwrap_or_default());
         self.next_call += 1;
         let (id, now) = (CallId(self.next_call), self.now.mono);
+        // in a group the machine may have got a WebSocket since
+        let has_socket = !self.connections_of(device).is_empty();
         let this = &mut self.devices[device];
-        this.asked = Some(id);
+        this.asked = Some(id).filter(|_| !has_socket);
         let lost = std::mem::take(&mut this.lost_writes_by_socket);
         self.look_at_rest(device, None);
         if lost {
