@@ -15,7 +15,7 @@ use std::time::Duration;
 use synclayer_core::{ConnId, ErrorCode, Event, EventKind, MemoryClientStore};
 
 use crate::draw::{Draw, HEADER, STEP};
-use crate::guarantees::{Ledger, bounded, hot, read_your_writes};
+use crate::guarantees::{Known, Ledger, bounded, hot, read_your_writes};
 use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Rights, Strategy, collections};
 use crate::world::{Backup, Move, Waking, World};
@@ -73,6 +73,14 @@ pub fn transcript(bytes: &[u8]) -> Vec<String> {
     lines
 }
 
+/// A copy of a device's directory.
+#[derive(Clone)]
+pub(crate) struct DeviceCopy {
+    pub(crate) device: usize,
+    store: MemoryClientStore,
+    known: Known,
+}
+
 /// A run under way.
 pub(crate) struct Run {
     pub(crate) plan: Plan,
@@ -82,8 +90,7 @@ pub(crate) struct Run {
     pub(crate) backup: Option<Backup>,
     /// The database that the server had before the present one, or will have.
     pub(crate) other: Option<Backup>,
-    /// An older directory of a device, and how much had been written when it was made.
-    pub(crate) copy: Option<(usize, MemoryClientStore, u64)>,
+    pub(crate) copy: Option<DeviceCopy>,
     /// Tokens for the server that were handed out.
     fresh_tokens: usize,
     seen_events: Vec<usize>,
@@ -93,7 +100,10 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(bytes: &[u8]) -> Self {
-        let plan = Plan::of(bytes);
+        Self::of(Plan::of(bytes))
+    }
+
+    pub(crate) fn of(plan: Plan) -> Self {
         let rights = Arc::new(Rights { partial: plan.partial, ..Rights::default() });
         let mut world = World::new(plan.world(&rights));
         if plan.rates.plain > 0 {

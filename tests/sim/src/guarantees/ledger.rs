@@ -122,6 +122,20 @@ pub(super) struct UnitWrites {
     pub(super) keeps_won: bool,
 }
 
+/// The writes of a device at some time: their places in its outbox, and which of them it had lost.
+#[derive(Clone, Debug)]
+pub struct Known {
+    writes: Vec<Option<(Option<WriteId>, bool)>>,
+}
+
+impl Known {
+    /// The token of the first write that was made later.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.writes.len() as u64 + 1
+    }
+}
+
 /// A strategy has merged a write with others into one.
 pub(super) struct Merge {
     pub(super) device: usize,
@@ -272,6 +286,24 @@ impl Ledger {
     pub fn copied(&mut self, copy: usize, original: usize) {
         self.loose = true;
         self.originals.insert(copy, original);
+    }
+
+    /// The writes of a device as it knows them.
+    #[must_use]
+    pub fn known_of(&self, device: usize) -> Known {
+        let of = |write: &Write| (write.device == device).then_some((write.position, write.lost));
+        Known { writes: self.writes.iter().map(of).collect() }
+    }
+
+    /// A device goes on from an older copy, which may hold what a crash had taken from it since, each
+    /// write where it was then.
+    pub fn restored(&mut self, device: usize, known: &Known) {
+        for (write, then) in self.writes.iter_mut().zip(&known.writes) {
+            if let Some(then) = then.filter(|_| write.device == device) {
+                (write.position, write.lost) = then;
+            }
+        }
+        self.restarted(device);
     }
 
     /// A device was started from another state: its watchers begin anew.

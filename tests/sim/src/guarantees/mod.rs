@@ -45,7 +45,7 @@ pub use durability::{
 pub use exactly_once::{exactly_once, nothing_is_doubled};
 pub use false_alarms::{nothing_impossible, nothing_was_mended};
 pub use fates::{fate_is_true, fates_are_told};
-pub use ledger::{Ledger, STRANGER, Write};
+pub use ledger::{Known, Ledger, STRANGER, Write};
 pub use order::in_order;
 pub use units::all_or_none;
 pub use updates::no_lost_update;

@@ -9,7 +9,7 @@ use crate::draw::Draw;
 use crate::invariants::Invariant;
 use crate::world::{CommitFate, History, Middlebox, Move, Way};
 
-use super::Run;
+use super::{DeviceCopy, Run};
 
 impl Run {
     pub(super) fn cut(&mut self, draw: &mut Draw<'_>) {
@@ -244,7 +244,7 @@ impl Run {
             return;
         }
         let store = self.world.devices[device].replica.store().clone().reopen();
-        self.copy = Some((device, store, self.ledger.next_token()));
+        self.copy = Some(DeviceCopy { device, store, known: self.ledger.known_of(device) });
     }
 
     /// Restores a backup: writes that the server took since are lost, and those that it did not
@@ -286,7 +286,7 @@ impl Run {
     /// Restores a copy: writes of the device since are lost, unless the server has them. The copy
     /// comes back in its place, or runs beside it.
     pub(crate) fn restore_device(&mut self, beside: bool) {
-        let Some((device, store, first)) = self.copy.clone() else { return };
+        let Some(DeviceCopy { device, store, known }) = self.copy.clone() else { return };
         if beside && self.world.devices.len() < self.plan.devices + 2 {
             self.world.count("replica cloned");
             let config = self.world.devices[device].config.clone();
@@ -300,9 +300,9 @@ impl Run {
         let present = self.world.histories().present();
         self.ledger.forget(|token, write| {
             let there = present.now(&write.place).and_then(|r| r.text(&format!("t{token}")));
-            write.device == device && token >= first && there.is_none()
+            write.device == device && token >= known.end() && there.is_none()
         });
-        self.ledger.restarted(device);
+        self.ledger.restored(device, &known);
     }
 
     /// One thing that goes its way, perhaps only in part.

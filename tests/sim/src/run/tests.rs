@@ -5,7 +5,7 @@ use synclayer_core::{EventKind, OnServerLoss, StoreError, StoreErrorKind};
 use super::Run;
 use crate::draw::{Draw, bytes_of};
 use crate::guarantees::{Ledger, server_rows};
-use crate::plan::collections;
+use crate::plan::{Plan, Rates, Reach, collections};
 use crate::world::{CommitFate, Move, Place, World, document, record};
 use crate::writes::AppWrite;
 
@@ -108,5 +108,51 @@ fn what_was_decided_counts_for_a_write_that_need_not_be_there() -> Result<(), St
     run.converge()?;
     let decided = |kind: &EventKind| matches!(kind, EventKind::ConflictResolved { .. });
     assert!(run.world.saw(0, decided));
+    Ok(())
+}
+
+/// An older copy of a device brought back what a crash had taken from it since, and a strategy decided
+/// about that.
+#[test]
+fn what_was_decided_counts_for_a_write_that_a_copy_brought_back() -> Result<(), String> {
+    let mut run = Run::of(Plan { units: 1, shared: 0, ..Plan::of(&[]) });
+    run.write(0, &place("a"), AppWrite::Hot)?;
+    run.drive(10_000, |_, _| true)?;
+    run.write(1, &place("a"), AppWrite::Hot)?;
+    run.drive(10_000, |world, one| world.device_of(one) != Some(0))?;
+    run.world.pass(10);
+    let (_, durable) = run.world.commits(0);
+    run.write(0, &place("a"), AppWrite::Hot)?;
+    let members = vec![(place("a"), document(r#"{"flag":1}"#))];
+    let made = run.world.transact(0, members, None, false);
+    made.map_err(|error| error.to_string())?;
+    run.write(0, &place("a"), AppWrite::Hot)?;
+    run.copy_device(0);
+    run.restart(0, durable);
+    run.restore_device(false);
+    run.converge()?;
+    let decided = |kind: &EventKind| matches!(kind, EventKind::ConflictResolved { .. });
+    assert!(run.world.saw(0, decided));
+    Ok(())
+}
+
+/// A WebSocket came up in the group in which a call was made: the call went out all the same, and nobody
+/// listened to its answer.
+#[test]
+fn the_answer_to_a_call_that_its_own_group_gave_up_is_late() -> Result<(), String> {
+    let (shared, reaches) = (1, [Reach::Both; 4]);
+    let mut run = Run::of(Plan { shared, reaches, rates: Rates::default(), ..Plan::of(&[]) });
+    run.drive(10_000, |_, _| true)?;
+    run.world.cut(run.connection(0).expect("it is connected"));
+    let is_reply = |one| matches!(one, Move::Reply(_));
+    while !run.world.moves().into_iter().any(is_reply) {
+        run.drive(10_000, |_, one| one != Move::Connect(0) && !is_reply(one))?;
+        run.world.pass(1_000);
+    }
+    run.drive(10, |_, one| one == Move::EndGroup(0))?;
+    run.drive(1, |_, one| is_reply(one))?;
+    run.drive(1, |_, one| one == Move::Connect(0))?;
+    run.converge()?;
+    assert!(run.world.counts.contains_key("late answer"));
     Ok(())
 }
