@@ -18,6 +18,7 @@
 //! Two states are one when all that their futures depend on hashes to the same 64 bits. With ten
 //! million states a chance of one in 300,000 remains that two which differ were taken for one.
 
+mod device;
 mod units;
 mod world;
 

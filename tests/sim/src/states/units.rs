@@ -2,7 +2,8 @@
 
 use synclayer_core::RecordId;
 
-use super::world::{SmallWorld, SmallWrite, id, second};
+use super::device::SmallWrite;
+use super::world::{SmallWorld, id, second};
 use crate::world::todos;
 
 impl SmallWorld {
