@@ -23,7 +23,7 @@ const LEGEND: &str = "\
 # * what its app is told";
 
 /// The events that are worth a line; the others only repeat what the frames say.
-const TOLD: [&str; 10] = [
+const TOLD: [&str; 12] = [
     "checksumMismatch",
     "conflictDetected",
     "conflictResolved",
@@ -33,6 +33,8 @@ const TOLD: [&str; 10] = [
     "serverLostChanges",
     "syncCompleted",
     "tokenNeeded",
+    "transactionFailed",
+    "transactionSynced",
     "writeStalled",
 ];
 

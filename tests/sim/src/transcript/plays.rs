@@ -7,7 +7,7 @@ use super::{Played, Talk};
 type Play = fn(&mut Talk) -> Played;
 
 /// File, title, play.
-pub(super) const PLAYS: [(&str, &str, Play); 10] = [
+pub(super) const PLAYS: [(&str, &str, Play); 11] = [
     (
         "01-hello.txt",
         "Hello: what the server knows of a client, and at which level they go on",
@@ -38,6 +38,11 @@ pub(super) const PLAYS: [(&str, &str, Play); 10] = [
     ),
     ("09-epoch.txt", "Epochs: the server starts again, and then from a backup", epoch),
     ("10-token.txt", "Tokens: one is renewed in time, one expires", token),
+    (
+        "11-transaction.txt",
+        "Transactions: their writes go out, take effect, and fail together",
+        transaction,
+    ),
 ];
 
 fn save(id: &str, data: Value) -> Value {
@@ -300,5 +305,52 @@ fn token(talk: &mut Talk) -> Played {
     talk.settle()?;
     talk.tell("A good one is not. The write was not taken, says the pong: it is sent now.");
     talk.app("phone", json!({"setToken": "wednesday"}))?;
+    talk.settle()
+}
+
+fn transact(writes: Value) -> Value {
+    json!({"transact": {"writes": writes}})
+}
+
+fn transaction(talk: &mut Talk) -> Played {
+    two_in_step(talk)?;
+    talk.tell(
+        "Two writes and an expectation are a unit: one batch, with consecutive numbers. Its acks\n\
+         come in one batch too, and so does what the others are sent of it.",
+    );
+    talk.app(
+        "phone",
+        transact(json!([
+            {"expect": "todos/milk"},
+            set("milk", json!({"done": true})),
+            save("eggs", json!({"done": false})),
+        ])),
+    )?;
+    talk.settle()?;
+    talk.tell(
+        "The laptop changes a field just before. The error names the first number of the unit and\n\
+         lists the member that failed; the strategy has the later write win, and the unit goes\n\
+         out again as a whole.",
+    );
+    talk.app("laptop", set("milk", json!({"price": 2})))?;
+    talk.silently(|talk| talk.pass(5))?;
+    let members = json!([set("milk", json!({"price": 3})), set("eggs", json!({"price": 3}))]);
+    talk.app("phone", transact(members))?;
+    talk.settle()?;
+    talk.tell(
+        "Once more, but the phone expects the record to be as it has seen it. After the conflict\n\
+         it is not: the transaction is rejected, and nothing of it is sent again.",
+    );
+    talk.app("laptop", set("milk", json!({"price": 4})))?;
+    talk.silently(|talk| talk.pass(5))?;
+    let members = json!([{"expect": "todos/milk"}, set("eggs", json!({"price": 5}))]);
+    talk.app("phone", transact(members))?;
+    talk.settle()?;
+    talk.tell("An ack is lost. A pong confirms a unit as a whole: its number is never inside one.");
+    let members = json!([set("milk", json!({"done": false})), set("eggs", json!({"done": true}))]);
+    talk.app("phone", transact(members))?;
+    talk.up("phone")?;
+    talk.cut("phone")?;
+    talk.pass(1_000)?;
     talk.settle()
 }
