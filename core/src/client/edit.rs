@@ -35,14 +35,17 @@ pub(super) enum LostBy {
     Expectation,
     /// The conflict strategy has given a member up.
     Strategy,
+    /// Its members no longer fit into a frame, as the conflict strategy has made them.
+    Size,
 }
 
 impl LostBy {
     pub(super) fn code(self) -> ErrorCode {
-        ErrorCode::Other(match self {
-            Self::Expectation => "PRECONDITION_FAILED".into(),
-            Self::Strategy => "LOST".into(),
-        })
+        match self {
+            Self::Expectation => ErrorCode::Other("PRECONDITION_FAILED".into()),
+            Self::Strategy => ErrorCode::Other("LOST".into()),
+            Self::Size => ErrorCode::PayloadTooLarge,
+        }
     }
 
     pub(super) fn message(self) -> String {
@@ -54,6 +57,10 @@ impl LostBy {
             Self::Strategy => {
                 "somebody else has changed a record of the transaction, and the conflict strategy has \
                  kept that change: nothing of it was done; read again and decide anew"
+            }
+            Self::Size => {
+                "the transaction is larger than a frame may be, as the conflict strategy has made it: \
+                 nothing of it was done; make it anew, in several"
             }
         })
     }
@@ -78,6 +85,8 @@ pub(super) struct Edit<'a> {
     pub(super) transaction: Option<WriteId>,
     /// Transactions that can't be any more, each with the reason.
     pub(super) lost: Vec<(Unit, LostBy)>,
+    /// Transactions of which the conflict strategy has made a member anew.
+    pub(super) made_anew: Vec<Unit>,
     /// The number of messages and answers that were ignored.
     pub(super) ignored: u64,
     /// The number of held records that this step has let go.
@@ -119,6 +128,7 @@ impl<'a> Edit<'a> {
             shares: None,
             transaction: None,
             lost: Vec::new(),
+            made_anew: Vec::new(),
             ignored: 0,
             adopted: 0,
             gates: false,

@@ -253,6 +253,7 @@ impl Records<'_> {
         if let (Some(write), Some(change)) = (write, outcome) {
             let (collection, record_id) = place();
             let unit = unit.filter(|_| !fresh);
+            edit.made_anew.extend(unit);
             let entry = Entry { at, unit, ..Entry::new(collection, record_id, change, written_at) };
             sides.advance(merged, &entry);
             left.push((write, entry.clone()));

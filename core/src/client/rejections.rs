@@ -4,9 +4,10 @@ use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::edit::Edit;
+use super::edit::{Edit, LostBy};
 use super::event::EventKind;
 use super::machine::Client;
+use super::sending::unit_bytes;
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::write::WriteKind;
@@ -79,7 +80,11 @@ impl Client {
     /// Rejects the transactions that can't be any more, and those that fall with them, until no more
     /// does. What of them may be on its way stays.
     pub(super) fn reject_lost(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        while !edit.lost.is_empty() {
+        loop {
+            self.find_outgrown(edit)?;
+            if edit.lost.is_empty() {
+                return Ok(());
+            }
             let mut lost = core::mem::take(&mut edit.lost);
             lost.sort_unstable_by_key(|(unit, by)| (unit.first, *by));
             for (unit, by) in lost {
@@ -88,6 +93,20 @@ impl Client {
                 if let Some((write, entry)) = free {
                     self.reject(edit, write, &entry, by.code(), by.message())?;
                 }
+            }
+        }
+    }
+
+    /// Finds the transactions that a strategy has let grow larger than a frame: they can't be sent.
+    fn find_outgrown(&self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let mut units = core::mem::take(&mut edit.made_anew);
+        units.sort_unstable_by_key(|unit| unit.first);
+        units.dedup();
+        units.retain(|_| self.peer.takes_units());
+        for unit in units {
+            let members = self.outbox.members(edit, unit)?.into_iter();
+            if unit_bytes(members.map(|(_, entry)| entry)) > self.config.limits.frame_bytes {
+                edit.lost.push((unit, LostBy::Size));
             }
         }
         Ok(())

@@ -432,3 +432,27 @@ fn stands_on_a_record(entry: &Entry, row: Option<&Row>) -> bool {
     let known = row.is_some_and(|row| row.base().is_some());
     entry.change.kind == WriteKind::Insert && known
 }
+
+/// The bytes that a transaction takes in a frame at most.
+pub(super) fn unit_bytes(members: impl Iterator<Item = Entry>) -> usize {
+    let (number, base) = (MutationNumber(u64::MAX), Some(Seq(u64::MAX)));
+    let messages = members.map(|entry| {
+        let Entry { collection, record_id, change, written_at, at, expects, .. } = entry;
+        let mut message = Vec::new();
+        match expects {
+            Some(_) => {
+                Member::Expect(Expectation { collection, record_id, number, base })
+                    .encode(&mut message);
+            }
+            None => {
+                let (timestamp, number) = (Some(written_at), Some(number));
+                let write = Mutation { collection, record_id, change, timestamp, at, number, base };
+                ClientMessage::Write(write).encode(&mut message);
+            }
+        }
+        message
+    });
+    let mut frame = Vec::new();
+    encode_unit(messages, &mut frame);
+    frame.len()
+}

@@ -24,6 +24,7 @@ pub(super) struct ReplicaSetup {
     pub(super) max_pending_writes: Option<usize>,
     pub(super) max_reconnect_attempts: Option<u32>,
     pub(super) document_bytes: Option<usize>,
+    pub(super) frame_bytes: Option<usize>,
     pub(super) http: bool,
     pub(super) web_socket: Option<bool>,
     pub(super) sync_interval_ms: Option<u64>,
@@ -104,6 +105,7 @@ impl ReplicaSetup {
         config.window = self.window.unwrap_or(config.window);
         config.max_pending_writes = self.max_pending_writes.unwrap_or(config.max_pending_writes);
         config.limits.document_bytes = self.document_bytes.unwrap_or(config.limits.document_bytes);
+        config.limits.frame_bytes = self.frame_bytes.unwrap_or(config.limits.frame_bytes);
         config.sync_interval =
             self.sync_interval_ms.map_or(config.sync_interval, Duration::from_millis);
         Ok(config)
