@@ -259,6 +259,9 @@ pub(super) fn status(status: &Status) -> Value {
             if let Some(missing) = one.missing {
                 shown["missing"] = missing.into();
             }
+            if let (true, Some(of)) = (one.catching_up, one.expected_records) {
+                shown["received"] = json!({"records": one.received_records, "of": of});
+            }
             (name.to_string(), shown)
         })
         .collect();
