@@ -157,6 +157,9 @@ pub enum EventKind {
         write: Option<WriteId>,
         /// The writes that the outcome replaces.
         merged: Vec<WriteId>,
+        /// The transaction that ends by this: `write` goes on in the place of its last member, and has
+        /// its fate. So it is at plain servers alone, which may have that member.
+        transaction: Option<WriteId>,
     },
     /// The app's resolver has not decided a conflict: it panicked, or said that it can't. The later
     /// write of each field wins instead. Nothing else is lost, and the resolver is asked again at

@@ -134,8 +134,11 @@ impl Fates {
             let all = with.iter().chain([write]);
             all.for_each(|write| self.decide(Followed::Write(*write), &fate, commit));
         }
-        if let EventKind::ConflictResolved { write, merged, .. } = event {
+        if let EventKind::ConflictResolved { write, merged, transaction, .. } = event {
             self.merge(merged, *write, &Fate::GivenUp, commit);
+            if let (Some(outcome), Some(transaction)) = (write, transaction) {
+                self.pass_on(Followed::Transaction(*transaction), *outcome);
+            }
         }
         if let EventKind::OperationsMerged { write, merged, .. } = event {
             self.merge(merged, *write, &Fate::Unchanged, commit);
@@ -165,14 +168,17 @@ impl Fates {
         for old in merged.iter().filter(|old| Some(**old) != write) {
             match write {
                 None => self.decide(Followed::Write(*old), fate, commit),
-                Some(outcome) => {
-                    for id in self.take(Followed::Write(*old)) {
-                        let outcome = Followed::Write(outcome);
-                        self.writes.insert(id, outcome);
-                        self.followers.insert((outcome, id));
-                    }
-                }
+                Some(outcome) => self.pass_on(Followed::Write(*old), outcome),
             }
+        }
+    }
+
+    /// Lets the followers of this follow its outcome from now on.
+    fn pass_on(&mut self, followed: Followed, outcome: WriteId) {
+        let outcome = Followed::Write(outcome);
+        for id in self.take(followed) {
+            self.writes.insert(id, outcome);
+            self.followers.insert((outcome, id));
         }
     }
 
@@ -215,7 +221,7 @@ mod tests {
         let merged = merged.iter().map(|write| WriteId(*write)).collect();
         let (collection, record_id) = place();
         let write = write.map(WriteId);
-        EventKind::ConflictResolved { collection, record_id, write, merged }
+        EventKind::ConflictResolved { collection, record_id, write, merged, transaction: None }
     }
 
     fn failed(write: u64, with: &[u64]) -> EventKind {
@@ -271,6 +277,21 @@ mod tests {
         assert_eq!(fates.hear(&resolved(Some(9), &[1]), CommitNumber(1)), []);
         let told = fates.hear(&synced(9, Level::Resumable), CommitNumber(1));
         assert_eq!(told, [(ids[0], Fate::Acknowledged), (ids[1], Fate::Acknowledged)]);
+    }
+
+    #[test]
+    fn a_transaction_that_ends_in_a_write_shares_its_fate() {
+        let mut fates = Fates::default();
+        let id = fates.follow_transaction(WriteId(1));
+        let (collection, record_id) = place();
+        let (write, transaction) = (Some(WriteId(9)), Some(WriteId(1)));
+        let merged = vec![WriteId(2)];
+        let ends =
+            EventKind::ConflictResolved { collection, record_id, write, merged, transaction };
+        assert_eq!(fates.hear(&ends, CommitNumber(1)), []);
+        assert_eq!(fates.hear(&resolved(Some(10), &[9]), CommitNumber(1)), []);
+        let told = fates.hear(&synced(10, Level::Plain), CommitNumber(1));
+        assert_eq!(told, [(id, Fate::Settled)]);
     }
 
     #[test]

@@ -260,9 +260,13 @@ impl Records<'_> {
             self.outbox.replace(edit, Some(write).filter(|_| !fresh), entry);
         }
         let merged = entries.iter().map(|(write, _)| *write).collect();
+        let ended = unit.filter(|unit| !self.outbox.waits(*unit));
+        let transaction = ended.filter(|_| write.is_some()).map(|unit| unit.first);
         let (collection, record_id) = place();
-        edit.event(EventKind::ConflictResolved { collection, record_id, write, merged });
-        if let Some(unit) = unit.filter(|unit| !self.outbox.waits(*unit)) {
+        let resolved =
+            EventKind::ConflictResolved { collection, record_id, write, merged, transaction };
+        edit.event(resolved);
+        if let Some(unit) = ended.filter(|_| write.is_none()) {
             edit.give_up(unit);
         }
         left

@@ -124,7 +124,7 @@ impl Ledger {
                         self.writes.iter_mut().filter(at).for_each(|write| write.rejected = true);
                     }
                 }
-                EventKind::ConflictResolved { collection, record_id, write, merged } => {
+                EventKind::ConflictResolved { collection, record_id, write, merged, .. } => {
                     let place = (collection.clone(), record_id.clone());
                     self.observe_decision(world, device, &place, *write, merged);
                     self.keep(Invariant::Order, in_the_first_place(*write, merged))?;

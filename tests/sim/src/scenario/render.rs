@@ -81,10 +81,11 @@ fn kind(kind: &EventKind) -> (String, Value) {
             ("transactionFailed", of_transaction(more, Some(*transaction)))
         }
         EventKind::ConflictDetected { .. } => ("conflictDetected", json!({})),
-        EventKind::ConflictResolved { write, merged, .. } => (
-            "conflictResolved",
-            json!({"write": write.map(|write| write.0), "merged": positions(merged)}),
-        ),
+        EventKind::ConflictResolved { write, merged, transaction, .. } => {
+            let write = write.map(|write| write.0);
+            let more = json!({"write": write, "merged": positions(merged)});
+            ("conflictResolved", of_transaction(more, *transaction))
+        }
         EventKind::ResolverFailed { reason, .. } => ("resolverFailed", json!({"reason": reason})),
         EventKind::OperationsMerged { write, merged, .. } => (
             "operationsMerged",
