@@ -130,13 +130,14 @@ pub use client::{
     Action, ClientConfig, CollectionStatus, Command, ConnectFailure, ConnectionState, Disconnect,
     Event, EventKind, FailureCause, Fate, FateId, Guarantees, HttpAnswer, HttpRequest, HttpTicket,
     Input, Misuse, Modify, NetAction, OnServerLoss, PendingWrite, PlainServers, Replica, RequestId,
-    SignOut, SignedOut, StalledWrite, Status, SyncFailure, SyncFailureReason, SyncId, SyncOutcome,
-    Timer, TransactionBody, TransactionDraft, Transport, Unsent, WatchId, Write, Written,
+    ScopeStanding, SignOut, SignedOut, StalledWrite, Status, SyncFailure, SyncFailureReason,
+    SyncId, SyncOutcome, Timer, TransactionBody, TransactionDraft, Transport, Unsent, WatchId,
+    Write, Written,
 };
 pub use rules::{
     Conflict, ConflictStrategy, Direction, Explanation, FieldPath, FieldStates, FieldWise, Index,
-    Predicate, Query, QueryChange, QueryCursor, QueryError, QuerySnapshot, QueryUpdate, Record,
-    RecordChange, Rejected, Resolver, ResolverFailure, Slot, Snapshot, Update,
+    NamedScope, Predicate, Query, QueryChange, QueryCursor, QueryError, QuerySnapshot, QueryUpdate,
+    Record, RecordChange, Rejected, Resolver, ResolverFailure, Slot, Snapshot, Update,
 };
 
 // both ends

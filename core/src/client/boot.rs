@@ -58,7 +58,7 @@ impl Client {
         };
         let outbox = outbox_of(keys, &identity, store)?;
         let mut client = Self {
-            streams: streams_of(keys, &config.collections, &outbox, store)?,
+            streams: streams_of(keys, &config, &outbox, store)?,
             outbox,
             rejected: count(keys.all_rejected(), store)?,
             random,
@@ -159,7 +159,7 @@ fn outbox_of(keys: Keys, identity: &Identity, store: &dyn Rows) -> Result<Outbox
 
 fn streams_of(
     keys: Keys,
-    wanted: &[Collection],
+    config: &ClientConfig,
     outbox: &Outbox,
     store: &dyn Rows,
 ) -> Result<Streams, StoreError> {
@@ -174,8 +174,11 @@ fn streams_of(
     for collection in stored.iter().chain(outbox.collections()) {
         streams.used(collection);
     }
-    for collection in wanted {
+    for collection in &config.collections {
         streams.used(collection).subscribe();
+    }
+    for (collection, scopes) in &config.scopes {
+        scopes.iter().for_each(|scope| streams.used(collection).use_scope(scope.clone()));
     }
     streams.end_step();
     Ok(streams)

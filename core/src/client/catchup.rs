@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
@@ -16,12 +17,23 @@ use crate::protocol::message::{
     Cursor, ErrorCode, ErrorMessage, Mode, PageRange, Resume, ServerChange, SyncRecord,
 };
 use crate::protocol::name::{Collection, RecordId, Seq};
+use crate::protocol::scopes::ScopeName;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::row::{Row, StreamRow};
 use crate::store::StoreError;
 
 /// The approximate number of bytes of a record besides its content.
-const ABOUT_A_RECORD: usize = 100;
+pub(super) const ABOUT_A_RECORD: usize = 100;
+
+/// The beginning of a catch-up, as the server announces it.
+pub(super) struct Subscribed {
+    pub(super) record_count: Option<u64>,
+    pub(super) head: Option<Seq>,
+    pub(super) mode: Option<Mode>,
+    pub(super) partial: bool,
+    pub(super) set: Option<u64>,
+    pub(super) refused: Vec<ScopeName>,
+}
 
 impl Client {
     /// A catch-up begins.
@@ -29,11 +41,11 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         collection: &Collection,
-        (record_count, head): (Option<u64>, Option<Seq>),
-        mode: Option<Mode>,
-        partial: bool,
+        answer: &Subscribed,
     ) -> Result<(), StepError> {
-        let Some(mode) = mode else {
+        let Subscribed { record_count, head, mode, partial, set, refused } = answer;
+        let (record_count, head, partial) = (*record_count, *head, *partial);
+        let Some(mode) = *mode else {
             return Err(StepError::peer("a level-2 server has subscribed without a mode"));
         };
         let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
@@ -41,7 +53,8 @@ impl Client {
         let over = matches!(stream.phase(), Phase::Idle | Phase::Refused | Phase::Leaving)
             && !stream.follows();
         // it continues a cursor that was dropped meanwhile: the snapshot asked for since comes
-        let outdated = mode == Mode::Delta && stream.row.cursor.is_none();
+        let cursor_is_dropped = stream.row.cursor.is_none() && !stream.is_scoped();
+        let outdated = mode == Mode::Delta && cursor_is_dropped || !stream.answers(*set);
         if over || outdated {
             edit.ignore();
             return Ok(());
@@ -56,6 +69,8 @@ impl Client {
         if !goes_on {
             let cursor = stream.row.cursor.as_ref();
             stream.received = Received::nothing_of(match mode {
+                // the head tells nothing of the scopes
+                _ if stream.is_scoped() => None,
                 Mode::Snapshot => record_count,
                 // a record that was changed twice comes once
                 Mode::Delta => {
@@ -65,6 +80,7 @@ impl Client {
             edit.remote_event(EventKind::SyncStarted { collection: collection.clone() });
         }
         edit.show_status(collection, stream);
+        self.scopes_refused(edit, collection, refused)?;
         self.falls_short(edit);
         Ok(())
     }
@@ -118,17 +134,20 @@ impl Client {
         edit: &mut Edit<'_>,
         collection: &Collection,
         cursor: Cursor,
-        count: u64,
-        checksum: Option<Checksum>,
+        (count, checksum): (u64, Option<Checksum>),
+        set: Option<u64>,
     ) -> Result<(), StepError> {
         self.tell_progress(edit);
         let Some(mut records) = self.records(collection) else { return Ok(()) };
-        if records.stream.phase() != Phase::CatchingUp {
+        if records.stream.phase() != Phase::CatchingUp || !records.stream.answers(set) {
             edit.ignore();
             return Ok(());
         }
         if records.stream.row.cursor.is_none() {
             return Err(StepError::peer("a snapshot ended before its last page"));
+        }
+        if records.stream.row.set.as_ref().is_some_and(|set| !set.is_loaded()) {
+            return Err(StepError::peer("a catch-up ended before every scope was loaded"));
         }
         if let Some(checksum) = checksum {
             let told = (count, checksum);
@@ -212,6 +231,7 @@ impl Records<'_> {
         id: &RecordId,
         news: &ServerChange,
         filtered: bool,
+        prev: Option<Seq>,
     ) -> Result<(), StepError> {
         let live = self.stream.follows();
         if !live && self.stream.phase() != Phase::CatchingUp {
@@ -221,7 +241,7 @@ impl Records<'_> {
         let Some(seq) = news.seq else {
             return Err(StepError::peer("a level-2 server has sent a change without a seq"));
         };
-        let Some(before) = self.row_that_fits(edit, id, news, seq)? else {
+        let Some(before) = self.row_that_fits(edit, id, news, (seq, prev))? else {
             self.take_snapshot(edit, "the server's changes have a gap");
             return Ok(());
         };
@@ -246,19 +266,27 @@ impl Records<'_> {
     }
 
     /// Returns the row of a changed record, if the change continues what is known: no seq is left
-    /// out, and no fields come of a record that is not held.
+    /// out, of the collection or, if it is held by scopes, of the record; and no fields come of a record
+    /// that is not held.
     fn row_that_fits(
         &self,
         edit: &Edit<'_>,
         id: &RecordId,
         news: &ServerChange,
-        seq: Seq,
+        (seq, prev): (Seq, Option<Seq>),
     ) -> Result<Option<Option<Row>>, StoreError> {
         let stream = &self.stream;
-        if stream.follows() && !stream.is_partial() && seq != stream.reached().next() {
+        let has_gaps = stream.is_partial() || stream.is_scoped();
+        if stream.follows() && !has_gaps && seq != stream.reached().next() {
             return Ok(None);
         }
         let row = edit.row(self.collection, id)?;
+        // of scopes only the record's own seq tells of a gap
+        let learnt = stream.row.learnt(row.as_ref());
+        let is_gap = |prev| prev != learnt && seq > learnt;
+        if stream.is_scoped() && stream.follows() && prev.is_some_and(is_gap) {
+            return Ok(None);
+        }
         let is_known = |row: &Row| row.server.is_some() && !stream.row.is_held(row);
         let fits = news.change.kind != WriteKind::Update || row.as_ref().is_some_and(is_known);
         Ok(fits.then_some(row))
@@ -306,7 +334,7 @@ impl Records<'_> {
     }
 
     /// Counts what has come of the catch-up.
-    fn receive(&mut self, edit: &mut Edit<'_>, records: usize, bytes: usize) {
+    pub(super) fn receive(&mut self, edit: &mut Edit<'_>, records: usize, bytes: usize) {
         edit.fetched += bytes;
         self.stream.received.add(records, bytes);
         if !edit.caught.contains(self.collection) {
@@ -338,7 +366,7 @@ impl Records<'_> {
 
     /// Counts what is held by the rows themselves. The running figures tell nothing of a row that
     /// was altered behind the replica's back; and they would stay wrong by it when it has healed.
-    fn recount(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
+    pub(super) fn recount(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
         let (count, checksum) = count_rows(edit, self.collection, &self.stream.row)?;
         self.stream.recounted(count, checksum);
         Ok(())
@@ -377,8 +405,9 @@ pub(super) fn count_rows(
     let (mut count, mut checksum) = (0, Checksum::default());
     edit.each_row(collection, &mut |id, row| {
         if let Some(document) = row.server.as_ref().filter(|_| !stream.is_held(&row)) {
-            count += 1;
-            checksum.add(id, row.seq, document);
+            let times = stream.counts(document);
+            count += times;
+            (0..times).for_each(|_| checksum.add(id, row.seq, document));
         }
     })?;
     Ok((count, checksum))

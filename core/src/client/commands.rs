@@ -44,6 +44,18 @@ impl Client {
                 self.streams.used(&collection).subscribe();
             }
             Command::Unsubscribe(collection) => self.leave(edit, &collection),
+            Command::UseScope(collection, scope) => self.use_scope(&collection, scope),
+            Command::ReleaseScope(collection, scope) => {
+                if let Some(stream) = self.streams.get_mut(&collection) {
+                    stream.release_scope(&scope);
+                }
+            }
+            Command::KeepScope(collection, scope, kept) => {
+                let stream = self.streams.used(&collection);
+                stream.keep_scope(scope, kept);
+                edit.put_stream(&collection, &stream.row);
+                edit.flush = true;
+            }
             Command::Release(collection) => {
                 if let Some(stream) = self.streams.get_mut(&collection) {
                     stream.release();

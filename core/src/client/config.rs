@@ -10,6 +10,7 @@ use crate::protocol::message::Token;
 use crate::protocol::name::Collection;
 use crate::rules::conflict::ConflictStrategy;
 use crate::rules::query::Index;
+use crate::rules::scope::NamedScope;
 
 /// The behaviour of a client. Durations are measured on the monotonic clock.
 #[derive(Clone, Debug)]
@@ -28,6 +29,14 @@ pub struct ClientConfig {
     /// counts only while the server is in reach and the collection is in step. Then the collection is
     /// left; its rows stay. Default `None`: for ever.
     pub keep_for: Option<Duration>,
+    /// The scopes that are held in sync from the start, by their collections, as if each were
+    /// [used](super::interface::Command::UseScope). Nothing is asked of a collection outside of its scopes,
+    /// unless the collection is used without one.
+    pub scopes: BTreeMap<Collection, Vec<NamedScope>>,
+    /// The time for which a scope is kept in sync after its last use. It counts only while the server is
+    /// in reach and the collection is in step, and no write of the collection waits. Then the scope's
+    /// records go, as far as no other scope holds them. Default 5 minutes.
+    pub keep_scopes_for: Duration,
     /// The indexes of this store, by their collections: a query that fits one reads only the records that
     /// it needs. They are kept with the records, of other collections than `collections` too. One that is
     /// new is built in steps, as [`IndexProgress`](super::event::EventKind::IndexProgress) tells, and used
@@ -118,6 +127,8 @@ impl Default for ClientConfig {
             token: None,
             collections: Vec::new(),
             keep_for: None,
+            scopes: BTreeMap::new(),
+            keep_scopes_for: Duration::from_secs(300),
             indexes: BTreeMap::new(),
             index_rows: 1_000,
             conflict_strategy: ConflictStrategy::default(),

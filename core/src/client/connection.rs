@@ -150,7 +150,7 @@ impl Client {
                     }
                 }
                 Timer::Probe => self.probe(edit),
-                Timer::Leave => self.leave_unused(edit),
+                Timer::Leave => self.leave_unused(edit)?,
                 Timer::Index => self.work_on_indexes(edit)?,
                 Timer::Ping => self.ping(edit),
                 Timer::PingTimeout => {

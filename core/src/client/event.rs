@@ -13,6 +13,7 @@ use crate::protocol::name::{ClientId, Collection, DatabaseId, RecordId, WriteId}
 use crate::protocol::time::Timestamp;
 use crate::protocol::write::WriteKind;
 use crate::rules::query::Index;
+use crate::rules::scope::NamedScope;
 use crate::store::StoreError;
 
 /// The way by which a change or an error came.
@@ -481,6 +482,22 @@ pub struct CollectionStatus {
     /// A text for people that says where the catch-up does not get on: connections keep breaking before
     /// anything of the next page comes, however small a page is asked for.
     pub stalled: Option<Box<str>>,
+    /// The scopes that are held or were refused, where the collection is held by scopes. `count` and
+    /// `checksum` are sums over those that are held.
+    pub scopes: Option<BTreeMap<NamedScope, ScopeStanding>>,
+}
+
+/// The part of a scope that is held.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ScopeStanding {
+    /// Nothing of it was loaded.
+    Waiting,
+    /// Its records come.
+    Loading,
+    /// All of it, as of the collection's cursor.
+    Loaded,
+    /// The server has refused it; it is asked for again as a refused collection is.
+    Refused,
 }
 
 /// A write that finds no end, as [`EventKind::WriteStalled`] tells of it.

@@ -1,5 +1,6 @@
 //! The frames of a WebSocket: each message goes to the story that it is about.
 
+use super::catchup::Subscribed;
 use super::edit::Edit;
 use super::machine::Client;
 use super::step::StepError;
@@ -65,13 +66,27 @@ impl Client {
             {
                 edit.ignore();
             }
-            ServerMessage::Subscribed { collection, record_count, head, mode, partial, .. } => {
-                self.subscribed(edit, &collection, (record_count, head), mode, partial)?;
+            ServerMessage::Subscribed {
+                collection,
+                record_count,
+                head,
+                mode,
+                partial,
+                set,
+                refused,
+            } => {
+                let answer = Subscribed { record_count, head, mode, partial, set, refused };
+                self.subscribed(edit, &collection, &answer)?;
             }
-            ServerMessage::Unsubscribed { collection, .. } => self.unsubscribed(edit, &collection),
-            ServerMessage::Change { collection, record_id, change, reason, .. } => {
+            ServerMessage::Unsubscribed { collection, scopes } if scopes.is_empty() => {
+                self.unsubscribed(edit, &collection);
+            }
+            ServerMessage::Unsubscribed { collection, scopes } => {
+                self.scopes_ended(edit, &collection, &scopes)?;
+            }
+            ServerMessage::Change { collection, record_id, change, reason, prev } => {
                 if let Some(mut records) = self.records(&collection) {
-                    records.changed(edit, &record_id, &change, reason.is_some())?;
+                    records.changed(edit, &record_id, &change, reason.is_some(), prev)?;
                 }
             }
             ServerMessage::Sync { collection, records, range } => {
@@ -79,10 +94,13 @@ impl Client {
                     of.paged(edit, &records, range.as_ref())?;
                 }
             }
-            // no scopes were asked for
-            ServerMessage::Load(_) => edit.ignore(),
-            ServerMessage::Synced { collection, cursor, count, checksum, .. } => {
-                self.synced_with(edit, &collection, cursor, count, checksum)?;
+            ServerMessage::Load(page) => {
+                if let Some(mut records) = self.records(&page.collection) {
+                    records.loaded(edit, &page)?;
+                }
+            }
+            ServerMessage::Synced { collection, cursor, count, checksum, set } => {
+                self.synced_with(edit, &collection, cursor, (count, checksum), set)?;
             }
             ServerMessage::Ack(ack) => self.acked(edit, ack)?,
         }

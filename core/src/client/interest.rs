@@ -58,30 +58,50 @@ impl Client {
         }
     }
 
-    /// When the next collection that nothing uses is left.
+    /// When the next collection or scope that nothing uses is left.
     pub(super) fn leave_deadline(&self) -> Option<Mono> {
-        let keep_for = self.config.keep_for?;
-        self.streams.unused_until(keep_for)
+        self.streams.unused_until(self.config.keep_for, self.config.keep_scopes_for)
     }
 
-    /// Counts the time in which nothing uses a collection that is in step, and leaves it when that
-    /// was long enough.
-    pub(super) fn leave_unused(&mut self, edit: &mut Edit<'_>) {
+    /// Counts the time in which nothing uses a collection that is in step, or a scope of it, and leaves it
+    /// when that was long enough.
+    pub(super) fn leave_unused(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let now = self.now.mono;
-        let Some(keep_for) = self.config.keep_for else { return };
-        let mut over = Vec::new();
+        let (keep_for, keep_scopes_for) = (self.config.keep_for, self.config.keep_scopes_for);
+        let (mut over, mut idle) = (Vec::new(), Vec::new());
         for collection in self.streams.lingering() {
+            let ages = |stream: &Stream| stream.ages(keep_for, keep_scopes_for);
+            if !self.streams.get(&collection).is_some_and(ages) {
+                continue;
+            }
             let Some(stream) = self.streams.get_mut(&collection) else { continue };
             let is_free = stream.is_wanted() && !stream.is_subscribed();
             if !is_free || self.outbox.has_entries(&collection) {
                 stream.count_used();
-            } else if stream.count_unused(now, keep_for) {
+                stream.count_scopes_used();
+            } else if stream.is_scoped() {
+                let scopes = stream.count_idle_scopes(now, keep_scopes_for);
+                if !scopes.is_empty() {
+                    idle.push((collection, scopes));
+                }
+            } else if let Some(keep_for) = stream.keep_for(keep_for, keep_scopes_for)
+                && stream.count_unused(now, keep_for)
+            {
                 over.push(collection);
             }
         }
-        for collection in over {
-            self.leave(edit, &collection);
+        for (collection, scopes) in idle {
+            if let Some(mut records) = self.records(&collection) {
+                records.take_out_idle(edit, &scopes)?;
+            }
         }
+        for collection in over {
+            match self.records(&collection) {
+                Some(mut records) if records.stream.uses_scopes() => records.become_scoped(edit)?,
+                Some(_) | None => self.leave(edit, &collection),
+            }
+        }
+        Ok(())
     }
 
     /// Asks again for the collections that the server has refused, where it may think otherwise by
@@ -89,6 +109,7 @@ impl Client {
     pub(super) fn ask_refused_again(&mut self, at_once: bool) {
         let plain = self.peer.is_plain();
         for stream in self.streams.values_mut().filter(|stream| stream.is_wanted()) {
+            stream.ask_refused_scopes_again();
             stream.ask_again(plain, at_once);
         }
     }
@@ -132,7 +153,7 @@ impl Client {
                 return Err(format!("times of fields that are gone are kept of {of}/{id}"));
             }
         }
-        Ok(())
+        self.check_scopes(&edit)
     }
 
     /// Returns `true` if a collection matters.

@@ -17,6 +17,7 @@ use crate::protocol::document::{Document, DocumentError};
 use crate::protocol::message::{ErrorCode, Token};
 use crate::protocol::name::{Collection, CommitNumber, ConnId, DatabaseId, RecordId, WriteId};
 use crate::rules::query::QueryError;
+use crate::rules::scope::NamedScope;
 use crate::store::StoreError;
 
 /// An HTTP request, to be told from others.
@@ -323,6 +324,12 @@ pub enum Command {
     Subscribe(Collection),
     /// Ends a subscription. The collection's rows stay.
     Unsubscribe(Collection),
+    /// Holds a scope of a collection in sync from now on: the scope joins those that are held of it.
+    UseScope(Collection, NamedScope),
+    /// Lets a scope go that was used, when [`keep_scopes_for`](ClientConfig::keep_scopes_for) is over.
+    ReleaseScope(Collection, NamedScope),
+    /// Holds a scope in sync, durably, until the same is said with `false`.
+    KeepScope(Collection, NamedScope, bool),
     /// Leaves a collection that was subscribed when [`keep_for`](ClientConfig::keep_for) is over,
     /// unless it is subscribed again. To be given when the app has neither a handle nor a watch of
     /// it left.

@@ -86,6 +86,8 @@ mod received;
 mod records;
 mod rejections;
 pub(crate) mod replica;
+mod scopes;
+mod scoping;
 mod sending;
 mod server_time;
 pub(crate) mod sign_out;
@@ -102,14 +104,15 @@ mod transaction;
 mod transports;
 mod unit;
 mod units;
+mod unused;
 mod verdicts;
 mod wake;
 pub(crate) mod wipe;
 mod writes;
 
 pub use self::event::{
-    CollectionStatus, ConnectionState, Event, EventKind, PendingWrite, StalledWrite, Status,
-    Transport,
+    CollectionStatus, ConnectionState, Event, EventKind, PendingWrite, ScopeStanding, StalledWrite,
+    Status, Transport,
 };
 pub use self::failure::{ConnectFailure, FailureCause};
 pub use self::fate::{Fate, FateId};

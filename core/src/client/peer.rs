@@ -69,6 +69,14 @@ impl Peer {
         }
     }
 
+    /// Returns `true` if it serves scopes of a collection.
+    pub(super) fn takes_scopes(&self) -> bool {
+        match self {
+            Self::Resumable(Resumable { features, .. }) => features.scopes,
+            Self::Unknown | Self::Candidate(_) | Self::Plain(_) => false,
+        }
+    }
+
     pub(super) fn plain(&self) -> Option<&Plain> {
         match self {
             Self::Plain(plain) => Some(plain),

@@ -35,6 +35,7 @@ impl Client {
                 checksum: stream.row.checksum,
                 missing: stream.asks(),
                 stalled: self.stalls(name, stream),
+                scopes: stream.scope_standings(),
             };
             (name.clone(), status)
         };

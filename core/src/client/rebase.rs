@@ -349,7 +349,7 @@ pub(super) fn applied(base: Option<&Document>, entries: &[(WriteId, Entry)]) -> 
 
 /// Forgets when fields were written that neither the state beneath a record's writes nor the
 /// server's has any more: they say nothing, and fields that come and go can't make the list grow.
-fn forget_gone_fields(row: &mut Row) {
+pub(super) fn forget_gone_fields(row: &mut Row) {
     let deferred = row.pending.as_mut().and_then(|pending| pending.deferred.as_mut());
     if let Some(deferred) = deferred {
         let base = &deferred.base;

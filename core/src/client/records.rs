@@ -66,8 +66,11 @@ impl Records<'_> {
             return Seq(0);
         }
         let learnt = self.stream.row.learnt(row);
-        // a cursor of a stream with gaps, or that may have some, vouches only for what is held
-        let vouched = self.stream.is_complete() || row.is_some_and(|row| row.server.is_some());
+        // a cursor of a stream with gaps, or that may have some, vouches only for what is held, and one of
+        // scopes for what was shown in its generation
+        let is_held = row.is_some_and(|row| row.server.is_some());
+        let is_shown = !self.stream.is_scoped() || self.is_of_now(row);
+        let vouched = self.stream.is_complete() || is_held && is_shown;
         if vouched { learnt.max(self.stream.reached()) } else { learnt }
     }
 
@@ -91,6 +94,7 @@ impl Records<'_> {
         self.defer(&mut row);
         self.take_state(id, &mut row, news, seq);
         self.rebase(edit, id, &mut row)?;
+        self.fit(id, &mut row);
         edit.put_row(self.collection, id, before.as_ref(), &row);
         Ok(true)
     }
@@ -132,6 +136,7 @@ impl Records<'_> {
             self.stream.row.behind |= vanished;
         }
         self.rebase(edit, id, &mut row)?;
+        self.fit(id, &mut row);
         edit.put_row(self.collection, id, before.as_ref(), &row);
         Ok(())
     }
@@ -163,8 +168,8 @@ impl Records<'_> {
     ) -> Result<(), StoreError> {
         let mut row = before.clone();
         self.defer(&mut row);
-        if self.stream.is_partial() {
-            // it may be there and withheld, as it was at any time
+        if self.stream.is_partial() || self.stream.is_scoped() {
+            // it may be there and withheld, as it was at any time, or in another scope
             self.stream.row.withhold(id, &mut row, Seq(0));
         } else {
             self.stream.row.set_server(id, &mut row, None, snapshot_seq);
@@ -251,6 +256,7 @@ impl Records<'_> {
         }
         fold_base(&mut row, base, known, times);
         self.rebase(edit, id, &mut row)?;
+        self.fit(id, &mut row);
         edit.put_row(self.collection, id, before.as_ref(), &row);
         self.tell_synced(edit, write, entry);
         Ok(())

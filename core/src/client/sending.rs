@@ -87,6 +87,7 @@ impl Client {
             return self.pump_exchange(edit);
         }
         self.send_token(edit);
+        self.refuse_sets(edit);
         let suspects = self.send_subscriptions(edit);
         if self.link.ready_since().is_some() {
             self.ask_time(edit);
@@ -144,10 +145,13 @@ impl Client {
     fn send_subscriptions(&mut self, edit: &mut Edit<'_>) -> Vec<Collection> {
         // a plain server need not confirm anything
         let plain = self.is_plain_and_ready();
+        let takes_scopes = self.link.ready_since().is_some() && self.peer.takes_scopes();
         let (mut due, mut left, mut suspects) = (Vec::new(), Vec::new(), Vec::new());
         for collection in self.streams.due() {
             let Some(stream) = self.streams.get_mut(&collection) else { continue };
-            if stream.is_subscribe_due(plain) {
+            if stream.is_scoped() && stream.is_subscribe_due(plain) && !takes_scopes {
+                // the pong tells whether the server has them
+            } else if stream.is_subscribe_due(plain) {
                 if stream.is_suspected() && !plain {
                     suspects.push(collection);
                 } else {
@@ -180,7 +184,11 @@ impl Client {
         let (plain, now) = (self.is_plain_and_ready(), self.now.mono);
         let page_bytes = self.portions.pages.limit();
         let stream = self.streams.get_mut(collection)?;
+        if stream.is_doubtful() && self.link.ready_since().is_some() {
+            stream.vouch();
+        }
         stream.subscribe_sent(plain, now);
+        let (set, scopes) = stream.ask_set();
         let (cursor, resume) = (stream.row.cursor.clone(), stream.row.resume.clone());
         Some(ClientMessage::Subscribe {
             collection: collection.clone(),
@@ -188,8 +196,8 @@ impl Client {
             resume,
             page_bytes,
             filter: Vec::new(),
-            set: None,
-            scopes: Vec::new(),
+            set,
+            scopes,
         })
     }
 

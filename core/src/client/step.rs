@@ -100,7 +100,8 @@ impl Client {
         }
         let written = edit.written;
         self.pursue_losses(&mut edit)?;
-        self.leave_unused(&mut edit);
+        self.leave_unused(&mut edit)?;
+        self.adjust_sets(&mut edit)?;
         self.prepare_exchange(&mut edit)?;
         self.drop_expectations(&mut edit)?;
         self.note_unsent(&mut edit, next);

@@ -1,15 +1,18 @@
 //! One collection's stream: its subscription, and whether the app sees what the server has.
 
 mod cursor;
+mod scopes;
+mod usage;
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::hash::{Hash, Hasher};
-use core::time::Duration;
 
 use super::plain::PlainStream;
 use super::received::Received;
+use super::scoping::Scoping;
+use super::unused::Unused;
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{Cursor, ErrorCode, Mode, Resume};
 use crate::protocol::name::RecordId;
@@ -69,7 +72,11 @@ pub(super) struct Stream {
     wanted: bool,
     /// `true` if the app has subscribed it and not released it; waiting writes use it too.
     subscribed: bool,
+    /// `true` if the app has subscribed it since the start and not left it.
+    was_subscribed: bool,
     unused: Unused,
+    /// The scopes that the app uses of it.
+    scoping: Scoping,
     phase: Phase,
     /// `true` if the server withholds some records; `None` until it has said so since the start.
     withholds: Option<bool>,
@@ -112,19 +119,13 @@ pub(super) struct Stream {
     pub(super) received: Received,
 }
 
-/// The time in which nothing used a collection while it was in step.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-struct Unused {
-    /// The beginning of the present such time.
-    since: Option<Mono>,
-    /// The length of the earlier ones.
-    before: Duration,
-}
-
 impl Stream {
     /// Returns the stream of a collection as it was found in the store.
     pub(super) fn found(row: StreamRow) -> Self {
-        Self { unverified: row.count > 0, row, ..Self::default() }
+        let mut stream = Self { unverified: row.count > 0, row, ..Self::default() };
+        stream.set_is_right();
+        stream.scoping.changed = stream.uses_scopes();
+        stream
     }
 
     // --- state ---
@@ -136,6 +137,11 @@ impl Stream {
     /// Returns `true` if the collection is kept in sync.
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted
+    }
+
+    /// Returns `true` if the whole collection is kept in sync.
+    pub(super) fn is_wanted_whole(&self) -> bool {
+        self.wanted && !self.is_scoped()
     }
 
     /// Returns `true` if the app has subscribed the collection and not released it.
@@ -159,9 +165,10 @@ impl Stream {
         !self.trusted && matches!(self.phase, Phase::Subscribing | Phase::CatchingUp)
     }
 
-    /// Returns `true` until the records that the store held at the start have been compared.
+    /// Returns `true` until the records that the store held at the start have been compared, and while
+    /// there are scopes for which they were not counted.
     pub(super) fn is_unverified(&self) -> bool {
-        self.unverified
+        self.unverified || self.row.set.as_ref().is_some_and(|set| set.uncounted)
     }
 
     pub(super) fn error(&self) -> Option<&StreamError> {
@@ -188,19 +195,21 @@ impl Stream {
     pub(super) fn follows(&self) -> bool {
         match self.phase {
             Phase::Live => true,
-            Phase::Idle | Phase::Subscribing => self.refreshing,
+            // of a set nothing counts until the newest `subscribe` is answered
+            Phase::Idle | Phase::Subscribing => self.refreshing && !self.is_scoped(),
             Phase::CatchingUp | Phase::Refused | Phase::Leaving => false,
         }
     }
 
     /// Returns `true` if the app sees changes as they are made.
     pub(super) fn is_live(&self) -> bool {
-        (self.phase == Phase::Live || self.refreshing) && !self.is_short()
+        (self.phase == Phase::Live || self.refreshing) && !self.is_short() && !self.lacks_scopes()
     }
 
     /// Returns `true` if the app sees a catch-up under way.
     pub(super) fn is_catching_up(&self) -> bool {
-        self.phase == Phase::CatchingUp && !self.refreshing || self.is_short()
+        let lacks = self.confirmed && self.lacks_scopes();
+        self.phase == Phase::CatchingUp && !self.refreshing || self.is_short() || lacks
     }
 
     /// The status that the app sees: whether the collection is confirmed, and whether it catches up.
@@ -228,81 +237,18 @@ impl Stream {
         self.withholds == Some(true)
     }
 
-    /// Returns `true` if the server is known to withhold none.
+    /// Returns `true` if the server is known to withhold none, and all are asked for.
     pub(super) fn is_complete(&self) -> bool {
-        self.withholds == Some(false)
-    }
-
-    // --- the app's use ---
-
-    /// The app uses the collection. With `trusted` there is no cursor of it that a server which has
-    /// answered could call invalid.
-    pub(super) fn want(&mut self, trusted: bool) {
-        self.wanted = true;
-        self.trusted |= trusted;
-    }
-
-    /// The app subscribes the collection.
-    pub(super) fn subscribe(&mut self) {
-        (self.wanted, self.subscribed) = (true, true);
-    }
-
-    /// Nothing of the app's uses the collection any more.
-    pub(super) fn release(&mut self) {
-        self.subscribed = false;
-    }
-
-    /// The collection is no longer kept in sync. Returns `true` if it is live until the server is
-    /// told: the app may use it again before that.
-    pub(super) fn leave(&mut self, is_up: bool) -> bool {
-        (self.wanted, self.subscribed) = (false, false);
-        self.unused = Unused::default();
-        let is_live = is_up && self.phase == Phase::Live;
-        self.confirmed &= is_live;
-        // used again, it is asked for again: what the app may do can have changed
-        if self.phase == Phase::Refused && self.retry_at.is_none() {
-            self.phase = Phase::Idle;
-            self.error = None;
-        }
-        is_live
-    }
-
-    /// Returns `true` if the collection is kept in sync although the app has not subscribed it, or
-    /// the time is counted in which it was.
-    pub(super) fn lingers(&self) -> bool {
-        self.wanted && !self.subscribed || self.unused != Unused::default()
-    }
-
-    /// Returns the time at which the collection has been unused for long enough.
-    pub(super) fn unused_until(&self, keep_for: Duration) -> Option<Mono> {
-        Some(self.unused.since? + keep_for.saturating_sub(self.unused.before))
-    }
-
-    /// Counts the time in which the collection is unused and in step. Returns `true` if that was long
-    /// enough.
-    pub(super) fn count_unused(&mut self, now: Mono, keep_for: Duration) -> bool {
-        let unused = &mut self.unused;
-        match (self.confirmed, unused.since) {
-            (true, None) => unused.since = Some(now),
-            (false, Some(since)) => {
-                unused.before += now.since(since);
-                unused.since = None;
-            }
-            (true, Some(_)) | (false, None) => {}
-        }
-        unused.since.is_some_and(|since| unused.before + now.since(since) >= keep_for)
-    }
-
-    /// The collection is in use, so that it counts as unused from the next time on.
-    pub(super) fn count_used(&mut self) {
-        self.unused = Unused::default();
+        self.withholds == Some(false) && !self.is_scoped()
     }
 
     // --- subscriptions ---
 
     /// Returns `true` if the collection is to be subscribed now. A plain server needs no cursor.
     pub(super) fn is_subscribe_due(&self, plain: bool) -> bool {
-        let idle = self.phase == Phase::Idle && self.retry_at.is_none();
+        // nothing is asked for by a set without a scope: it would mean the whole collection
+        let is_empty = self.is_scoped() && self.scopes().next().is_none();
+        let idle = self.phase == Phase::Idle && self.retry_at.is_none() && !is_empty;
         self.wanted && idle && (plain || !self.in_doubt)
     }
 
@@ -321,7 +267,12 @@ impl Stream {
 
     /// Returns `true` if the subscription is to be ended now.
     pub(super) fn is_unsubscribe_due(&self) -> bool {
-        !self.wanted && (self.follows() || self.phase == Phase::CatchingUp)
+        let is_asked = match self.phase {
+            Phase::Live | Phase::CatchingUp => true,
+            Phase::Idle | Phase::Subscribing => self.refreshing,
+            Phase::Refused | Phase::Leaving => false,
+        };
+        !self.wanted && is_asked
     }
 
     /// An `unsubscribe` goes out. A plain server need not confirm it. Returns `true` if the
@@ -356,6 +307,11 @@ impl Stream {
         self.error = None;
         match mode {
             Mode::Delta => self.trusted = true,
+            // a reload shows each scope from the beginning
+            Mode::Snapshot if self.is_scoped() => {
+                self.begin_generation();
+                self.trusted = true;
+            }
             // whether an interrupted snapshot goes on or begins anew shows on its first page
             Mode::Snapshot if matches!(self.row.resume, Some(Resume::Snapshot { .. })) => {}
             Mode::Snapshot => self.begin_snapshot(),
@@ -514,6 +470,9 @@ impl Stream {
     pub(super) fn recounted(&mut self, count: u64, checksum: Checksum) {
         (self.row.count, self.row.checksum) = (count, checksum);
         self.unverified = false;
+        if let Some(set) = &mut self.row.set {
+            set.uncounted = false;
+        }
     }
 
     /// The store vouches for the rows, and so for the figures beside them.
@@ -593,5 +552,6 @@ impl Stream {
         self.retry_at = None;
         self.awaited_since = None;
         self.error = None;
+        self.detach_scopes();
     }
 }

@@ -30,6 +30,8 @@ struct Sorted {
     retried: BTreeSet<Collection>,
     /// Those that are kept in sync although the app has not subscribed them, or were so.
     lingering: BTreeSet<Collection>,
+    /// Those whose set of scopes may have to be brought in line with what the app uses.
+    unadjusted: BTreeSet<Collection>,
     /// Those whose status the app was not shown.
     unshown: BTreeSet<Collection>,
     /// Those whose rows were not counted since the start.
@@ -46,6 +48,7 @@ impl Sorted {
             (&mut self.due, stream.may_be_due()),
             (&mut self.retried, stream.retry_at().is_some()),
             (&mut self.lingering, stream.lingers()),
+            (&mut self.unadjusted, stream.is_set_due()),
             (&mut self.unshown, stream.is_unshown()),
             (&mut self.uncounted, stream.is_unverified()),
         ];
@@ -102,6 +105,13 @@ impl Streams {
         self.sorted.lingering.iter().cloned().collect()
     }
 
+    /// Returns the names of the streams whose set of scopes may have to be brought in line with what the
+    /// app uses.
+    pub(super) fn unadjusted(&mut self) -> Vec<Collection> {
+        self.sort();
+        self.sorted.unadjusted.iter().cloned().collect()
+    }
+
     /// Ends a step: the deadlines that follow are those of the streams as they are now. Returns the
     /// collections whose status is another one than at the end of the step before.
     pub(super) fn end_step(&mut self) -> BTreeSet<Collection> {
@@ -120,9 +130,17 @@ impl Streams {
         self.those(&self.sorted.retried).filter_map(Stream::retry_at).min()
     }
 
-    /// The time at which the next collection has been unused for long enough.
-    pub(super) fn unused_until(&self, keep_for: Duration) -> Option<Mono> {
-        self.those(&self.sorted.lingering).filter_map(|it| it.unused_until(keep_for)).min()
+    /// The time at which the next collection or scope has been unused for long enough.
+    pub(super) fn unused_until(
+        &self,
+        keep_for: Option<Duration>,
+        keep_scopes_for: Duration,
+    ) -> Option<Mono> {
+        let until = |stream: &Stream| match stream.is_scoped() {
+            true => stream.idle_scope_until(keep_scopes_for),
+            false => stream.unused_until(stream.keep_for(keep_for, keep_scopes_for)?),
+        };
+        self.those(&self.sorted.lingering).filter_map(until).min()
     }
 
     fn those(&self, names: &BTreeSet<Collection>) -> impl Iterator<Item = &Stream> {

@@ -24,7 +24,11 @@ impl Stream {
 
     /// Returns the reason why the collection is not in step, as far as it is known.
     fn any_failure(&self, collection: &Collection) -> Option<SyncFailure> {
-        self.failure(collection).or_else(|| self.shortfall(collection))
+        let of_scopes = || {
+            let StreamError { code, message } = self.scope_error()?;
+            Some(SyncFailure::new(collection, SyncFailureReason::Refused { code, message }))
+        };
+        self.failure(collection).or_else(|| self.shortfall(collection)).or_else(of_scopes)
     }
 }
 

@@ -90,6 +90,7 @@ impl Client {
         // what stands in place of a change must not jump over others' changes either
         let leaves_gap = live
             && !stream.is_partial()
+            && !stream.is_scoped()
             && ack.echo.is_none()
             && ack.seq.is_some_and(|seq| seq > stream.reached().next());
         let taken = match (&ack.echo, ack.seq) {

@@ -37,7 +37,7 @@ pub use self::record::database;
 pub use self::rights::{Judgement, Right, RuleCase, RuleError, Rules};
 pub use self::row::Rejected;
 pub use self::salvage::{Owner, SalvagedWrites, UnsentWrite, owner, salvage};
-pub use self::scope::ScopeKey;
+pub use self::scope::{NamedScope, ScopeKey};
 pub use self::transaction::{
     Context, HelloAnswer, Outcome, PlainUnit, PlainWrite, Published, Push, PushOutcome, Run, Sweep,
     SweepPlace, Swept, TransactError, Transaction, TransactionAnswer, Verdict,

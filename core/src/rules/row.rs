@@ -23,6 +23,7 @@ mod index;
 mod keys;
 mod parts;
 mod record;
+mod set;
 mod stream;
 
 pub use entry::Rejected;
@@ -33,6 +34,7 @@ pub(crate) use keys::{
     Keys, Slot, collection_in, collection_of, index_number_of, record_id_of, record_of, write_id_of,
 };
 pub(crate) use record::{Deferred, Pending, Row};
+pub(crate) use set::HeldSet;
 pub(crate) use stream::{Loss, LossDecision, PlainMark, StreamRow};
 
 #[cfg(test)]

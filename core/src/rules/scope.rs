@@ -3,6 +3,8 @@
 //! Both ends compute them from the document alone, so a reader that holds a record knows the record's
 //! scopes.
 
+mod name;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -14,6 +16,7 @@ use core::str::FromStr;
 
 use bytes::Bytes;
 
+pub use self::name::NamedScope;
 use super::query::{QueryError, encoded};
 use crate::protocol::document::Document;
 use crate::protocol::json::{self, Broken};

@@ -175,7 +175,18 @@ impl Engine {
                 self.config.collections.retain(|joined| joined != collection);
             }
             Command::Release(collection) => self.reads.set_joined(collection, false),
-            Command::SyncNow => {}
+            Command::UseScope(collection, scope) => {
+                let scopes = self.config.scopes.entry(collection.clone()).or_default();
+                if !scopes.contains(scope) {
+                    scopes.push(scope.clone());
+                }
+            }
+            Command::ReleaseScope(collection, scope) => {
+                if let Some(scopes) = self.config.scopes.get_mut(collection) {
+                    scopes.retain(|used| used != scope);
+                }
+            }
+            Command::KeepScope(..) | Command::SyncNow => {}
         }
         self.step(|replica, now, out| replica.command(now, command, out));
     }

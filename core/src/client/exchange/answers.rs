@@ -5,6 +5,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::super::access::{cause_of, code_of, speaks_of_access};
+use super::super::catchup::Subscribed;
 use super::super::edit::Edit;
 use super::super::event::Transport;
 use super::super::failure::{ConnectFailure, FailureCause};
@@ -196,19 +197,28 @@ impl Client {
             Err(StepError::Peer(what))
         };
         match message {
-            ServerMessage::Subscribed { collection, record_count, head, mode, partial, .. } => {
+            ServerMessage::Subscribed {
+                collection,
+                record_count,
+                head,
+                mode,
+                partial,
+                set,
+                refused,
+            } => {
                 if collection != *asked {
                     return foreign(&collection);
                 }
-                self.subscribed(edit, asked, (record_count, head), mode, partial)
+                let answer = Subscribed { record_count, head, mode, partial, set, refused };
+                self.subscribed(edit, asked, &answer)
             }
-            ServerMessage::Change { collection, record_id, change, reason, .. } => {
+            ServerMessage::Change { collection, record_id, change, reason, prev } => {
                 if collection != *asked {
                     return foreign(&collection);
                 }
                 match self.records(asked) {
                     Some(mut records) => {
-                        records.changed(edit, &record_id, &change, reason.is_some())
+                        records.changed(edit, &record_id, &change, reason.is_some(), prev)
                     }
                     None => Ok(()),
                 }
@@ -222,11 +232,20 @@ impl Client {
                     None => Ok(()),
                 }
             }
-            ServerMessage::Synced { collection, cursor, count, checksum, .. } => {
+            ServerMessage::Load(page) => {
+                if page.collection != *asked {
+                    return foreign(&page.collection);
+                }
+                match self.records(asked) {
+                    Some(mut of) => of.loaded(edit, &page),
+                    None => Ok(()),
+                }
+            }
+            ServerMessage::Synced { collection, cursor, count, checksum, set } => {
                 if collection != *asked {
                     return foreign(&collection);
                 }
-                self.synced_with(edit, asked, cursor, count, checksum)
+                self.synced_with(edit, asked, cursor, (count, checksum), set)
             }
             ServerMessage::Unknown { .. } => {
                 edit.ignore();
@@ -234,7 +253,6 @@ impl Client {
             }
             ServerMessage::Authenticated { .. }
             | ServerMessage::Unsubscribed { .. }
-            | ServerMessage::Load(_)
             | ServerMessage::Ack(_)
             | ServerMessage::Error(_)
             | ServerMessage::Pong { .. } => {

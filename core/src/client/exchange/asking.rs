@@ -126,7 +126,11 @@ impl Client {
         }
         let is_free = |it: &&Exchange| it.asked.is_none() && it.throttle.paused_until().is_none();
         let Some(exchange) = self.exchange.as_ref().filter(is_free) else { return Ok(()) };
-        match (exchange.hello, self.next_due(exchange.number)) {
+        let (hello, number) = (exchange.hello, exchange.number);
+        if !matches!(hello, HelloState::Needed | HelloState::Stored) {
+            self.refuse_pulled_sets(edit, number);
+        }
+        match (hello, self.next_due(number)) {
             // stored by the next step
             (HelloState::Needed, _) => {}
             (HelloState::Stored, _) => self.ask_hello(edit),
@@ -157,6 +161,10 @@ impl Client {
 
     fn ask_page(&mut self, edit: &mut Edit<'_>, collection: Collection) {
         let Some(stream) = self.streams.get_mut(&collection) else { return };
+        if stream.is_doubtful() {
+            stream.vouch();
+        }
+        stream.ask_set();
         let from = stream.from();
         stream.page_asked();
         let client_id = Some(self.identity.client_id.clone());

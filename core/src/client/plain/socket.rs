@@ -178,7 +178,7 @@ impl Client {
         id: &RecordId,
         change: &ServerChange,
     ) -> Result<(), StoreError> {
-        if !self.streams.get(collection).is_some_and(Stream::is_wanted) {
+        if !self.streams.get(collection).is_some_and(Stream::is_wanted_whole) {
             edit.ignore();
             return Ok(());
         }
@@ -247,7 +247,7 @@ impl Client {
         let mut due = Vec::new();
         for (collection, stream) in incomplete {
             stream.plain.incomplete = false;
-            if stream.is_wanted() {
+            if stream.is_wanted_whole() {
                 stream.plain.asked_whole = Some(now);
                 due.push(collection.clone());
             }
@@ -265,7 +265,7 @@ impl Client {
         collection: &Collection,
         records: Vec<SyncRecord>,
     ) -> Result<(), StoreError> {
-        if !self.streams.get(collection).is_some_and(Stream::is_wanted) {
+        if !self.streams.get(collection).is_some_and(Stream::is_wanted_whole) {
             edit.ignore();
             return Ok(());
         }

@@ -36,7 +36,8 @@ impl Client {
     }
 
     pub(super) fn wanted_collections(&self) -> BTreeSet<Collection> {
-        self.streams.wanted().map(|(collection, _)| collection.clone()).collect()
+        let whole = self.streams.wanted().filter(|(_, stream)| !stream.is_scoped());
+        whole.map(|(collection, _)| collection.clone()).collect()
     }
 
     /// Reads some collections at a plain server, and pushes what waits.

@@ -19,11 +19,8 @@ impl Stream {
 
     /// Returns the position from which a page goes on.
     pub(in super::super) fn from(&self) -> PageFrom {
-        PageFrom {
-            cursor: self.row.cursor.clone(),
-            resume: self.row.resume.clone(),
-            ..PageFrom::default()
-        }
+        let (set, scopes) = self.asked_set();
+        PageFrom { cursor: self.row.cursor.clone(), resume: self.row.resume.clone(), set, scopes }
     }
 
     /// Everything up to a seq of the live stream is known.
@@ -50,6 +47,34 @@ impl Stream {
                 self.row.resume = None;
             }
         }
+    }
+
+    /// The first scope was loaded, without a cursor: it begins where that load began.
+    pub(in super::super) fn begin_cursor(&mut self, epoch: Epoch, seq: Seq) {
+        if self.row.cursor.is_none() {
+            self.row.cursor = Some(Cursor { epoch, seq });
+            self.row.resume = None;
+        }
+    }
+
+    /// The collection is asked for whole, from the beginning.
+    pub(in super::super) fn ask_whole(&mut self) {
+        self.drop_cursor();
+        self.set_changed();
+        self.confirmed = false;
+    }
+
+    /// Returns `true` if nothing of the collection is held or under way.
+    pub(in super::super) fn holds_nothing(&self) -> bool {
+        let row = &self.row;
+        let is_empty = row.count == 0 && row.loss.is_none() && row.cursor.is_none();
+        is_empty && row.resume.is_none() && !self.wanted
+    }
+
+    /// Returns `true` if the cursor may not be offered: it is behind the held records, and of a history of
+    /// which the server has not said that it still counts.
+    pub(in super::super) fn is_doubtful(&self) -> bool {
+        self.row.behind && !self.trusted
     }
 
     /// Lets no base of another history go out if nobody will say whether it still counts. Returns
@@ -92,7 +117,9 @@ impl Stream {
         let resume = self.row.resume.as_ref().map(|resume| match resume {
             Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. } => epoch,
         });
-        match self.row.cursor.as_ref().map(|cursor| &cursor.epoch).or(resume) {
+        let load = || self.row.set.as_ref()?.loads().next().map(|load| &load.epoch);
+        let cursor = self.row.cursor.as_ref().map(|cursor| &cursor.epoch);
+        match cursor.or(resume).or_else(load) {
             Some(epoch) if epoch == now || !self.row.behind => {
                 self.trusted = epoch == now;
             }
@@ -147,9 +174,12 @@ impl Stream {
         self.refreshing = false;
         self.row.generation += 1;
         self.drop_cursor();
+        if let Some(set) = &mut self.row.set {
+            set.begin_anew();
+        }
     }
 
-    fn drop_cursor(&mut self) {
+    pub(super) fn drop_cursor(&mut self) {
         self.row.cursor = None;
         self.row.resume = None;
         self.row.behind = false;

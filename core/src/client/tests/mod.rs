@@ -4,3 +4,5 @@
 #[path = "../../../tests/vectors/table.rs"]
 mod table;
 mod vectors;
+
+mod scopes;

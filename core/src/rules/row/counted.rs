@@ -11,6 +11,19 @@ impl StreamRow {
         row.filter(|row| row.generation == self.generation).map_or(Seq(0), |row| row.seq)
     }
 
+    /// The number of times that a document counts: once in a whole collection, and once in each scope of
+    /// the set.
+    pub(crate) fn counts(&self, document: &Document) -> u64 {
+        self.set.as_ref().map_or(1, |set| set.count(document))
+    }
+
+    /// Returns `true` if a record's server state lies in what is held, or there is none: in a scope of which
+    /// something was loaded, or, until a reload has shown it, in any scope of the set.
+    pub(crate) fn has_place_for(&self, row: &Row) -> bool {
+        let (Some(set), Some(document)) = (&self.set, &row.server) else { return true };
+        set.holds(document) || row.generation != self.generation && set.count(document) > 0
+    }
+
     /// Sets a record's server state as it was learnt now.
     pub(crate) fn set_server(
         &mut self,
@@ -60,8 +73,9 @@ impl StreamRow {
             if self.is_held(row) {
                 self.miss(-1);
             } else {
-                self.count = self.count.saturating_sub(1);
-                self.checksum.remove(id, row.seq, old);
+                let times = self.counts(old);
+                self.count = self.count.saturating_sub(times);
+                (0..times).for_each(|_| self.checksum.remove(id, row.seq, old));
             }
         }
         row.server = server;
@@ -74,8 +88,9 @@ impl StreamRow {
             if self.is_held(row) {
                 self.miss(1);
             } else {
-                self.count += 1;
-                self.checksum.add(id, row.seq, new);
+                let times = self.counts(new);
+                self.count += times;
+                (0..times).for_each(|_| self.checksum.add(id, row.seq, new));
             }
         }
     }

@@ -1,16 +1,19 @@
 //! The row of a collection: its cursor, its checksum, and a loss to decide about.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::parts::{epoch, tag, untag};
 use super::record::Row;
+use super::set::{HeldSet, put_scope, take_scope};
 use crate::protocol::codec::{Reader, put_bytes, put_i64, put_part, put_u64};
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{Cursor, Resume};
 use crate::protocol::name::{RecordId, Seq};
 use crate::protocol::time::Timestamp;
+use crate::rules::scope::NamedScope;
 use crate::store::StoreError;
 
 /// The state of a collection: the position in its stream, and figures of the stored records.
@@ -35,6 +38,10 @@ pub(crate) struct StreamRow {
     /// The cursor's seq when the server had forgotten writes that may have been sent: none of them
     /// was applied at or below this seq (PROTOCOL 9.29).
     pub(crate) forgotten_above: Seq,
+    /// The scopes that are held; `None`: the collection is held whole.
+    pub(crate) set: Option<HeldSet>,
+    /// The scopes that the app keeps until it says otherwise.
+    pub(crate) kept: BTreeSet<NamedScope>,
 }
 
 /// The stored records of a collection that the server has not shown since it lost changes (PROTOCOL
@@ -59,9 +66,12 @@ pub(crate) enum LossDecision {
     Offer,
 }
 
-/// The tags of a stream's parts: its loss, and the seq above which writes were forgotten.
+/// The tags of a stream's parts: its loss, the seq above which writes were forgotten, its scopes, and
+/// those that are kept.
 const LOSS: u8 = 1;
 const FORGOTTEN_ABOVE: u8 = 2;
+const SET: u8 = 3;
+const KEPT: u8 = 4;
 
 impl Loss {
     /// The generation that stands for records which a plain server lacks: those that the next
@@ -143,8 +153,7 @@ impl StreamRow {
         put_u64(&mut out, self.count);
         put_u64(&mut out, self.checksum.0);
         // rows from before the support of plain servers end here
-        let has_parts = self.loss.is_some() || self.forgotten_above > Seq(0);
-        let plain = self.plain.or_else(|| has_parts.then(PlainMark::default));
+        let plain = self.plain.or_else(|| self.has_parts().then(PlainMark::default));
         if let Some(plain) = plain {
             put_u64(&mut out, plain.address);
             for at in [plain.watermark, plain.reconciled_at] {
@@ -163,7 +172,20 @@ impl StreamRow {
             put_u64(&mut part, self.forgotten_above.0);
             put_part(&mut out, FORGOTTEN_ABOVE, &part);
         }
+        if let Some(set) = &self.set {
+            put_part(&mut out, SET, &set.encode());
+        }
+        if !self.kept.is_empty() {
+            let mut part = Vec::new();
+            self.kept.iter().for_each(|scope| put_scope(&mut part, scope));
+            put_part(&mut out, KEPT, &part);
+        }
         out
+    }
+
+    fn has_parts(&self) -> bool {
+        let has_scopes = self.set.is_some() || !self.kept.is_empty();
+        self.loss.is_some() || self.forgotten_above > Seq(0) || has_scopes
     }
 
     /// Returns `true` if a record is stored that the server has not shown.
@@ -181,7 +203,8 @@ impl StreamRow {
     /// Marks every counted record as not shown by the server, as of the present generation. A
     /// decision that was not carried out yet applies to them too.
     pub(crate) fn begin_loss(&mut self) {
-        if self.count > 0 || self.loss.is_some() {
+        // the count of a set may be too small
+        if self.count > 0 || self.loss.is_some() || self.set.is_some() {
             let decision = self.loss.and_then(|loss| loss.decision);
             self.loss = Some(Loss { since: self.generation, missing: None, decision });
             (self.count, self.checksum) = (0, Checksum::default());
@@ -216,6 +239,8 @@ impl StreamRow {
             plain: if row.is_empty() { None } else { Some(PlainMark::take(&mut row)?) },
             loss: None,
             forgotten_above: Seq(0),
+            set: None,
+            kept: BTreeSet::new(),
         };
         if let Some(mut part) = row.part(LOSS)? {
             stream.loss = Some(Loss::take(&mut part)?);
@@ -225,7 +250,16 @@ impl StreamRow {
             stream.forgotten_above = Seq(part.u64()?);
             part.end()?;
         }
-        if stream.loss.is_some() || stream.forgotten_above > Seq(0) {
+        if let Some(mut part) = row.part(SET)? {
+            stream.set = Some(HeldSet::take(&mut part)?);
+            part.end()?;
+        }
+        if let Some(mut part) = row.part(KEPT)? {
+            while !part.is_empty() {
+                stream.kept.insert(take_scope(&mut part)?);
+            }
+        }
+        if stream.has_parts() {
             // before a further part, an empty mark means none
             stream.plain = stream.plain.filter(|mark| *mark != PlainMark::default());
         }

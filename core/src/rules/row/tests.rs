@@ -1,3 +1,5 @@
+use alloc::format;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -12,11 +14,13 @@ use crate::protocol::message::{Cursor, ErrorCode, Resume};
 use crate::protocol::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, WriteId,
 };
+use crate::protocol::scopes::{LoadPlace, ScopePlace};
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::Change;
 use crate::rules::clocks::{Clocks, Correction, Stamped};
 use crate::rules::forgotten::Forgotten;
+use crate::rules::scope::NamedScope;
 use crate::rules::transaction::tests::{doc, id, insert, todos, update};
 use crate::store::StoreError;
 
@@ -111,9 +115,17 @@ fn streams() -> impl Strategy<Value = StreamRow> {
     );
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
     let behind = any::<bool>();
-    let parts = (losses(), prop_oneof![Just(0), any::<u64>()]);
+    let kept = proptest::collection::btree_set(scopes(), 0..3);
+    let parts = (losses(), prop_oneof![Just(0), any::<u64>()], optional(sets()), kept);
     (optional(cursor), optional(resume), behind, numbers, optional(plain), parts).prop_map(
-        |(cursor, resume, behind, (generation, count, checksum), plain, (loss, above))| StreamRow {
+        |(
+            cursor,
+            resume,
+            behind,
+            (generation, count, checksum),
+            plain,
+            (loss, above, set, kept),
+        )| StreamRow {
             cursor,
             resume,
             behind,
@@ -123,8 +135,34 @@ fn streams() -> impl Strategy<Value = StreamRow> {
             plain,
             loss,
             forgotten_above: Seq(above),
+            set,
+            kept,
         },
     )
+}
+
+fn scopes() -> impl Strategy<Value = NamedScope> {
+    let keys = proptest::collection::btree_set("[a-z]{1,3}", 1..3);
+    (keys, any::<i32>(), any::<bool>()).prop_map(|(keys, number, each)| {
+        let each = if each && keys.len() == 1 { "[]" } else { "" };
+        let parts: Vec<_> = keys.iter().map(|key| format!("{key}{each}")).collect();
+        let value = number.to_string();
+        NamedScope::new(parts.iter().map(|part| (part.as_str(), value.as_str()))).unwrap()
+    })
+}
+
+fn sets() -> impl Strategy<Value = HeldSet> {
+    let load = (epochs(), any::<u64>(), any::<u64>()).prop_map(|(epoch, began, after)| {
+        ScopePlace::Loading(LoadPlace { epoch, snapshot_seq: Seq(began), after: Seq(after) })
+    });
+    let place = prop_oneof![Just(ScopePlace::Loaded), Just(ScopePlace::Waiting), load];
+    let held = proptest::collection::vec((scopes(), place), 0..4);
+    (held, any::<bool>()).prop_map(|(held, uncounted)| {
+        let mut set = HeldSet::default();
+        held.into_iter().for_each(|(scope, place)| set.add(scope, place));
+        set.uncounted = uncounted;
+        set
+    })
 }
 
 fn losses() -> impl Strategy<Value = Option<Loss>> {
@@ -211,8 +249,9 @@ proptest! {
     #[test]
     fn streams_come_back(stream in streams()) {
         // rows of earlier versions lack the last parts
-        let later =
-            stream.plain.is_some() || stream.loss.is_some() || stream.forgotten_above > Seq(0);
+        let has_scopes = stream.set.is_some() || !stream.kept.is_empty();
+        let has_parts = stream.loss.is_some() || stream.forgotten_above > Seq(0) || has_scopes;
+        let later = stream.plain.is_some() || has_parts;
         prop_assert!(later || whole(&stream.encode(), StreamRow::decode));
         prop_assert_eq!(StreamRow::decode(stream.encode().into()).unwrap(), stream);
     }
