@@ -41,12 +41,14 @@ mod jobs;
 mod listen;
 mod network;
 pub mod query;
+mod scope;
 mod sync_layer;
 mod typed;
 
 pub use collection::Collection;
 pub use listen::{Events, QueryWatch, Watch};
 pub use query::Query;
+pub use scope::Scope;
 pub use sync_layer::{RejectedWrites, SyncLayer};
 pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
 pub use synclayer_client::error::{OpenError, SyncError};
@@ -59,9 +61,10 @@ pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
     CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
     DocumentError, Event, EventKind, Explanation, FailureCause, Fate, FieldStates, FieldWise,
-    Guarantees, Index, Limits, Misuse, NameError, OnServerLoss, PendingWrite, PlainServers,
-    QueryChange, QueryError, QuerySnapshot, QueryUpdate, Record, RecordChange, RecordId, Rejected,
-    Resolver, ResolverFailure, SignOut, Snapshot, StalledWrite, Status, StoreError, StoreErrorKind,
-    SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
+    Guarantees, Index, Limits, Misuse, NameError, NamedScope, OnServerLoss, PendingWrite,
+    PlainServers, QueryChange, QueryError, QuerySnapshot, QueryUpdate, Record, RecordChange,
+    RecordId, Rejected, Resolver, ResolverFailure, ScopeStanding, SignOut, Snapshot, StalledWrite,
+    Status, StoreError, StoreErrorKind, SyncFailure, SyncFailureReason, Transport, Unsent, Update,
+    WriteId,
 };
 pub use typed::{CollectionOf, WatchOf};

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use serde::Serialize;
 use synclayer_core::{
-    Collection, Command, Delta, Document, Explanation, Query, Record, RecordId, Write,
+    Collection, Command, Delta, Document, Explanation, NamedScope, Query, Record, RecordId, Write,
 };
 
 use crate::command::{EngineCommand, Inbox};
@@ -15,8 +15,9 @@ use crate::handle::Handle;
 use crate::listen::{QuerySlot, UpdateSlot};
 use crate::mailbox::{Buffer, Receiver, mailbox};
 use crate::modify::modification;
-use crate::pending::Pending;
+use crate::pending::{Pending, Responder};
 use crate::saved::{Saved, SavedTransaction};
+use crate::scope_hold::ScopeHold;
 use crate::setup::{collection, fresh_record_id, record_id};
 use crate::transaction::{PartWrite, parts};
 
@@ -28,7 +29,7 @@ pub struct CollectionHandle {
     client: Handle,
     name: Collection,
     /// The use of the collection by this handle and its clones.
-    hold: Arc<Hold>,
+    hold: Use,
 }
 
 impl CollectionHandle {
@@ -38,8 +39,28 @@ impl CollectionHandle {
     /// When no collection can have this name.
     pub fn new(client: &Handle, name: &str) -> Result<Self, SyncError> {
         let name = collection(name)?;
-        let hold = Arc::new(Hold::new(client.inbox().clone(), name.clone()));
+        let whole = Some(Arc::new(Hold::new(client.inbox().clone(), name.clone())));
+        let hold = Use { whole, _scope: None };
         Ok(Self { client: client.clone(), name, hold })
+    }
+
+    /// A part of the collection: a scope, or what is held of it. Its use is not that of the whole
+    /// collection.
+    pub(crate) fn part(&self, scope: Option<&NamedScope>) -> Self {
+        let inbox = self.client.inbox();
+        let scope = scope.map(|scope| ScopeHold::new(inbox, &self.name, scope));
+        let hold = Use { whole: None, _scope: scope };
+        Self { client: self.client.clone(), name: self.name.clone(), hold }
+    }
+
+    /// Keeps a scope of the collection, or keeps it no longer.
+    pub(crate) fn keep_scope(&self, scope: NamedScope, kept: bool) -> Pending<()> {
+        self.client.command(Command::KeepScope(self.name.clone(), scope, kept))
+    }
+
+    /// Makes a call about the collection, or about the part of it.
+    fn ask<T>(&self, command: impl FnOnce(Responder<T>) -> EngineCommand) -> Pending<T> {
+        self.client.ask(|reply| self.hold.limited(command(reply)))
     }
 
     /// The collection's name.
@@ -125,14 +146,18 @@ impl CollectionHandle {
         let ids = writes.iter().map(|(id, _)| id.clone()).collect();
         let parts = parts(&self.name, writes);
         let touched = Arc::new(Mutex::new([self.name.clone()].into()));
-        let made = self.client.ask(|reply| EngineCommand::Transact { parts, touched, reply });
+        let made = self.ask(|reply| EngineCommand::Transact { parts, touched, reply });
         Ok((ids, made))
     }
 
     /// Reads a record.
     pub fn get(&self, id: &str) -> Pending<Option<Record>> {
         match record_id(id) {
-            Ok(id) => self.client.inbox().get(&self.name, id),
+            Ok(id) if self.hold.is_whole() => self.client.inbox().get(&self.name, id),
+            Ok(id) => {
+                let collection = self.name.clone();
+                self.ask(|reply| EngineCommand::Get { collection, id, reply })
+            }
             Err(error) => Pending::refused(error),
         }
     }
@@ -140,22 +165,22 @@ impl CollectionHandle {
     /// Reads all records.
     pub fn get_all(&self) -> Pending<Vec<Record>> {
         let collection = self.name.clone();
-        self.client.ask(|reply| EngineCommand::GetAll { collection, reply })
+        self.ask(|reply| EngineCommand::GetAll { collection, reply })
     }
 
     pub(crate) fn query(&self, query: Query) -> Pending<Vec<Record>> {
         let collection = self.name.clone();
-        self.client.ask(|reply| EngineCommand::Query { collection, query: query.into(), reply })
+        self.ask(|reply| EngineCommand::Query { collection, query: query.into(), reply })
     }
 
     pub(crate) fn count(&self, query: Query) -> Pending<usize> {
         let collection = self.name.clone();
-        self.client.ask(|reply| EngineCommand::Count { collection, query: query.into(), reply })
+        self.ask(|reply| EngineCommand::Count { collection, query: query.into(), reply })
     }
 
     pub(crate) fn explain(&self, query: Query) -> Pending<Explanation> {
         let collection = self.name.clone();
-        self.client.ask(|reply| EngineCommand::Explain { collection, query: query.into(), reply })
+        self.ask(|reply| EngineCommand::Explain { collection, query: query.into(), reply })
     }
 
     /// Keeps the collection in sync from now on.
@@ -197,8 +222,8 @@ impl CollectionHandle {
 
     fn watched<B: Buffer>(&self, watch: EngineCommand, updates: Receiver<B>) -> WatchHandle<B> {
         let inbox = self.client.inbox().clone();
-        inbox.put(watch);
-        WatchHandle { updates, _notifier: DropNotifier(inbox), _hold: Arc::clone(&self.hold) }
+        inbox.put(self.hold.limited(watch));
+        WatchHandle { updates, _notifier: DropNotifier(inbox), _hold: self.hold.clone() }
     }
 
     fn save_as<T: Serialize + ?Sized>(
@@ -217,7 +242,7 @@ impl CollectionHandle {
     ) -> Pending<Saved> {
         let made = id.and_then(|id| Ok((id.clone(), write(self.name.clone(), id)?)));
         match made {
-            Ok((id, write)) => self.client.ask(|reply| EngineCommand::Write { id, write, reply }),
+            Ok((id, write)) => self.ask(|reply| EngineCommand::Write { id, write, reply }),
             Err(error) => Pending::refused(error),
         }
     }
@@ -239,7 +264,7 @@ pub struct WatchHandle<B: Buffer = UpdateSlot> {
     // dropped after the receiver, when the engine finds it abandoned
     _notifier: DropNotifier,
     /// The use of the collection by this watch.
-    _hold: Arc<Hold>,
+    _hold: Use,
 }
 
 impl<B: Buffer> WatchHandle<B> {
@@ -255,6 +280,26 @@ struct DropNotifier(Inbox);
 impl Drop for DropNotifier {
     fn drop(&mut self) {
         self.0.put(EngineCommand::DismissWatchers);
+    }
+}
+
+/// The use of a collection, or of a part of it, until it is dropped.
+#[derive(Clone)]
+struct Use {
+    /// The use of the whole collection.
+    whole: Option<Arc<Hold>>,
+    /// The use of a scope of it; without either, what is held is used as it is.
+    _scope: Option<Arc<ScopeHold>>,
+}
+
+impl Use {
+    fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// Lets a command about a part not use the collection whole.
+    fn limited(&self, command: EngineCommand) -> EngineCommand {
+        if self.is_whole() { command } else { EngineCommand::Part(Box::new(command)) }
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use synclayer_core::{
-    Collection, Command, ConnId, Disconnect, Explanation, Input, PendingWrite, Query, Record,
-    RecordId, Rejected, RequestId, SignOut, Status, TransactionBody, Write, WriteId,
+    Collection, Command, ConnId, Disconnect, Explanation, Input, NamedScope, PendingWrite, Query,
+    Record, RecordId, Rejected, RequestId, SignOut, Status, TransactionBody, Write, WriteId,
 };
 
 use crate::listen::{EventQueue, QuerySlot, UpdateSlot};
@@ -135,6 +135,12 @@ pub enum EngineCommand {
     Hold(Collection),
     /// Counts one less.
     Release(Collection),
+    /// Counts one more user of a scope.
+    HoldScope(Collection, NamedScope),
+    /// Counts one less.
+    ReleaseScope(Collection, NamedScope),
+    /// Carries a command out that is about a part of a collection: it does not use the whole.
+    Part(Box<Self>),
     /// Takes news of a connection.
     Socket {
         /// The life of the replica that asked for the connection.
@@ -191,10 +197,13 @@ impl EngineCommand {
             | Self::Listen(_)
             | Self::Hold(_)
             | Self::Release(_)
+            | Self::HoldScope(..)
+            | Self::ReleaseScope(..)
             | Self::Socket { .. }
             | Self::Answered { .. }
             | Self::RequestProgress { .. }
             | Self::Durable => false,
+            Self::Part(command) => command.is_seen_by_reads(),
         }
     }
 }

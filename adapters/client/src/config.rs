@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use synclayer_core::{
     ClientStore, ConflictStrategy, Guarantees, Limits, MemoryClientStore, OnServerLoss,
     PlainServers, Resolver, StoreError,
@@ -112,6 +113,13 @@ pub struct SyncConfig {
     /// The indexes of this store, each as the name of its collection and its fields; see
     /// [`index`](Self::index). Default none.
     pub indexes: Vec<(String, String)>,
+    /// The scopes to keep in sync from the start, each as the name of its collection and the parts of its
+    /// key with their values as JSON; see [`scope`](Self::scope). Default none.
+    pub scopes: Vec<(String, Vec<(String, String)>)>,
+    /// The time for which a scope that nothing uses any more is kept in sync. Only time counts in which
+    /// the server is in reach, the collection in step, and no write of it waits. Then its records go.
+    /// Default 5 minutes.
+    pub keep_scopes_for: Duration,
     /// The time for which a collection that nothing uses any more is kept in sync: none of its
     /// handles, none of its watches, no write that waits, and no name in `collections`. Only time
     /// counts in which the server is in reach and the collection in step. Then it is left: its rows
@@ -206,6 +214,8 @@ impl SyncConfig {
             user: String::new(),
             collections: Vec::new(),
             indexes: Vec::new(),
+            scopes: Vec::new(),
+            keep_scopes_for: Duration::from_secs(300),
             keep_for: None,
             connect_at_start: true,
             transports: Transports::Both,
@@ -270,6 +280,21 @@ impl SyncConfig {
         self
     }
 
+    /// Keeps a scope of a collection in sync from the start: the records that have a value in a field
+    /// (`room`), or in the array that one holds (`members[]`). A value that can't be one shows when the
+    /// client is opened.
+    #[must_use]
+    pub fn scope<T: Serialize>(
+        mut self,
+        collection: impl Into<String>,
+        field: impl Into<String>,
+        value: T,
+    ) -> Self {
+        let json = serde_json::to_string(&value).unwrap_or_default();
+        self.scopes.push((collection.into(), Vec::from([(field.into(), json)])));
+        self
+    }
+
     /// Sets the field `custom_conflict_resolver`.
     #[must_use]
     pub fn custom_conflict_resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
@@ -280,6 +305,7 @@ impl SyncConfig {
     setters! {
         token_in_query: bool,
         user: String,
+        keep_scopes_for: Duration,
         keep_for: Option<Duration>,
         connect_at_start: bool,
         transports: Transports,
@@ -318,6 +344,8 @@ impl fmt::Debug for SyncConfig {
             .field("user", &self.user)
             .field("collections", &self.collections)
             .field("indexes", &self.indexes)
+            .field("scopes", &self.scopes)
+            .field("keep_scopes_for", &self.keep_scopes_for)
             .field("keep_for", &self.keep_for)
             .field("connect_at_start", &self.connect_at_start)
             .field("transports", &self.transports)

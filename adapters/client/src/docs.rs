@@ -23,6 +23,57 @@ macro_rules! doc {
          # Errors\n\
          When no collection can have this name."
     };
+    (scope) => {
+        "A scope of the collection: the records that have this value in a top-level field (`room`), or in \
+         the array that one holds (`members[]`). A value is a text, a number, a boolean or null: \
+         `scope(\"room\", \"42\")` is another one than `scope(\"room\", 42)`. The server has to have declared \
+         the key.\n\n\
+         The scope joins those that are kept in sync of the collection, and no more than these is read, \
+         unless the collection is used without a scope too. It is kept while there is a handle of it, a \
+         watch or a query of one, or a write of the collection that waits; then for \
+         [`keep_scopes_for`](crate::SyncConfig::keep_scopes_for), of which only time in step counts, \
+         and its records go. A refused scope shows as the event \
+         [`SyncFailed`](crate::EventKind::SyncFailed).\n\n\
+         # Errors\n\
+         When no scope can be of this key or value."
+    };
+    (scope_of) => {
+        "The scope of a key of several fields, which have these values together; see \
+         [`scope`](Self::scope).\n\n\
+         # Errors\n\
+         When no scope can be of these fields or values."
+    };
+    (held) => {
+        "All that is held of the collection, whatever that is: its reads and watches ask for no more."
+    };
+    (Scope) => {
+        "A part of a collection: a scope, or all that is held of it. Made by \
+         [`Collection::scope`](crate::Collection::scope)."
+    };
+    (scope_get) => {
+        "A record as the app sees it, pending writes included, if it is in this part.\n\n\
+         # Errors\n\
+         As [`Collection::get`](crate::Collection::get)."
+    };
+    (scope_get_all) => {
+        "All records of this part, in order of their ids.\n\n\
+         # Errors\n\
+         As [`Collection::get_all`](crate::Collection::get_all)."
+    };
+    (scope_query) => {
+        "The query of all records of this part."
+    };
+    (keep) => {
+        "Keeps the scope in sync until [`release`](Self::release), also when nothing uses it, and over \
+         restarts of the program. Nothing happens for [`held`](crate::Collection::held).\n\n\
+         # Errors\n\
+         When the client has ended."
+    };
+    (release) => {
+        "Ends a [`keep`](Self::keep).\n\n\
+         # Errors\n\
+         When the client has ended."
+    };
     (collection_of) => {
         "The collection of this name, whose documents are values of a type.\n\n\
          # Errors\n\

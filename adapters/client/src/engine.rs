@@ -67,6 +67,8 @@ pub(crate) struct Engine {
     calls: WaitingCalls,
     fates: FollowedFates,
     holds: Holds,
+    /// `true` while a command is about a part of a collection, and does not use the whole.
+    is_part: bool,
     watchers: Watchers,
     listeners: Vec<Sender<EventQueue>>,
     counts: Counts,
@@ -89,7 +91,8 @@ impl Engine {
         let mut actions = Vec::new();
         let replica = open_replica(&config, &mut factory, &inbox, now(started), &mut actions)?;
         let mut engine = Self {
-            holds: Holds::new(&config.collections),
+            holds: Holds::new(&config.collections, &config.scopes),
+            is_part: false,
             config,
             connected,
             online: true,
@@ -182,7 +185,18 @@ impl Engine {
     /// Carries out a command.
     fn take(&mut self, command: EngineCommand) {
         self.reads.took(&command);
+        self.take_counted(command);
+        self.check_store();
+    }
+
+    /// Carries out a command that is counted.
+    fn take_counted(&mut self, command: EngineCommand) {
         match command {
+            EngineCommand::Part(command) => {
+                self.is_part = true;
+                self.take_counted(*command);
+                self.is_part = false;
+            }
             EngineCommand::Write { id, write, reply } => self.write(id, write, reply),
             EngineCommand::Transact { parts, touched, reply } => {
                 self.transact(parts, &touched, reply);
@@ -229,6 +243,8 @@ impl Engine {
             EngineCommand::Listen(listener) => self.listeners.push(listener),
             EngineCommand::Hold(collection) => self.holds.add(collection),
             EngineCommand::Release(collection) => self.release(&collection),
+            EngineCommand::HoldScope(collection, scope) => self.hold_scope(collection, scope),
+            EngineCommand::ReleaseScope(collection, scope) => self.release_scope(collection, scope),
             EngineCommand::Socket { life, conn, event } => self.take_news(life, conn, event),
             EngineCommand::RequestProgress { life, request } => {
                 self.handle(life, Input::RequestProgress { request });
@@ -244,7 +260,6 @@ impl Engine {
                 self.step(|replica, now, out| replica.command(now, Command::Disconnect, out));
             }
         }
-        self.check_store();
     }
 
     /// Takes news of a connection.

@@ -48,6 +48,14 @@ pub enum OpenError {
         /// The fault in the fields.
         reason: QueryError,
     },
+    /// A scope can't be kept in sync.
+    #[error("a scope of {collection:?} can't be kept in sync: {reason}")]
+    Scope {
+        /// The collection.
+        collection: String,
+        /// The fault in its key or value.
+        reason: QueryError,
+    },
     /// The store could not be opened or read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -37,6 +37,8 @@ mod proxy;
 pub mod query;
 mod reads;
 pub mod saved;
+pub mod scope;
+mod scope_hold;
 mod set_once;
 pub mod setup;
 pub mod tls;

@@ -142,6 +142,12 @@ impl From<Predicate> for Filter {
     }
 }
 
+impl From<Result<Predicate, QueryError>> for Filter {
+    fn from(predicate: Result<Predicate, QueryError>) -> Self {
+        Self(predicate)
+    }
+}
+
 /// A query of a collection: built by and by, and then carried out. What is wrong with a part of it
 /// is the error of the call that carries it out.
 ///

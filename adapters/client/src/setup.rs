@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use synclayer_core::{ClientConfig, Collection, ConflictStrategy, RecordId, Token};
+use synclayer_core::{ClientConfig, Collection, ConflictStrategy, NamedScope, RecordId, Token};
 use uuid::Uuid;
 
 use crate::address::{Address, Endpoint};
@@ -113,6 +113,15 @@ fn client_config(
         })?;
         client.indexes.entry(name(of)?).or_default().push(index);
     }
+    for (of, parts) in &config.scopes {
+        let parts = parts.iter().map(|(part, json)| (part.as_str(), json.as_str()));
+        let scope = NamedScope::new(parts).map_err(|reason| {
+            let collection = of.clone();
+            OpenError::Scope { collection, reason }
+        })?;
+        client.scopes.entry(name(of)?).or_default().push(scope);
+    }
+    client.keep_scopes_for = config.keep_scopes_for;
     client.keep_for = config.keep_for;
     client.conflict_strategy = strategy;
     client.limits = config.limits.clone();

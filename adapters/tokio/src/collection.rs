@@ -7,9 +7,11 @@ use synclayer_client::error::SyncError;
 use synclayer_client::handle::Handle;
 use synclayer_client::query::QueryHandle;
 use synclayer_client::saved::{Saved, SavedAll};
+use synclayer_client::scope::ScopeHandle;
 use synclayer_core::{Delta, Document, Record};
 
 use crate::query::Query;
+use crate::scope::Scope;
 use crate::stream::Watch;
 
 #[doc = doc!(Collection)]
@@ -241,6 +243,25 @@ impl Collection {
     #[doc = doc!(query)]
     pub fn query(&self) -> Query {
         Query(QueryHandle::new(&self.0))
+    }
+
+    #[doc = doc!(scope)]
+    pub fn scope<T: Serialize>(&self, field: &str, value: T) -> Result<Scope, SyncError> {
+        self.scope_of([(field, value)])
+    }
+
+    #[doc = doc!(scope_of)]
+    pub fn scope_of<'a, T: Serialize>(
+        &self,
+        parts: impl IntoIterator<Item = (&'a str, T)>,
+    ) -> Result<Scope, SyncError> {
+        Ok(Scope(ScopeHandle::new(&self.0, parts)?))
+    }
+
+    #[doc = doc!(held)]
+    #[must_use]
+    pub fn held(&self) -> Scope {
+        Scope(ScopeHandle::held(&self.0))
     }
 
     #[doc = doc!(subscribe)]

@@ -38,6 +38,7 @@ mod collection;
 pub mod guide;
 mod network;
 pub mod query;
+mod scope;
 mod socket;
 mod stream;
 mod sync_layer;
@@ -45,6 +46,7 @@ mod typed;
 
 pub use collection::Collection;
 pub use query::Query;
+pub use scope::Scope;
 pub use stream::{Events, QueryWatch, Watch};
 pub use sync_layer::{RejectedWrites, SyncLayer};
 pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
@@ -58,9 +60,10 @@ pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
     CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
     DocumentError, Event, EventKind, Explanation, FailureCause, Fate, FieldStates, FieldWise,
-    Guarantees, Index, Limits, Misuse, NameError, OnServerLoss, PendingWrite, PlainServers,
-    QueryChange, QueryError, QuerySnapshot, QueryUpdate, Record, RecordChange, RecordId, Rejected,
-    Resolver, ResolverFailure, SignOut, Snapshot, StalledWrite, Status, StoreError, StoreErrorKind,
-    SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
+    Guarantees, Index, Limits, Misuse, NameError, NamedScope, OnServerLoss, PendingWrite,
+    PlainServers, QueryChange, QueryError, QuerySnapshot, QueryUpdate, Record, RecordChange,
+    RecordId, Rejected, Resolver, ResolverFailure, ScopeStanding, SignOut, Snapshot, StalledWrite,
+    Status, StoreError, StoreErrorKind, SyncFailure, SyncFailureReason, Transport, Unsent, Update,
+    WriteId,
 };
 pub use typed::{CollectionOf, WatchOf};

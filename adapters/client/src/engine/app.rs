@@ -3,8 +3,8 @@
 use std::sync::PoisonError;
 
 use synclayer_core::{
-    Action, Collection, Command, Misuse, Now, PendingWrite, Record, RecordId, Rejected, Status,
-    TransactionBody, Write, WriteId, Written,
+    Action, Collection, Command, Misuse, NamedScope, Now, PendingWrite, Record, RecordId, Rejected,
+    Status, TransactionBody, Write, WriteId, Written,
 };
 
 use super::waiting::WaitingWrite;
@@ -49,7 +49,13 @@ impl Engine {
             }
         }
         let touched = std::mem::take(&mut *touched.lock().unwrap_or_else(PoisonError::into_inner));
-        touched.iter().for_each(|collection| self.join(collection));
+        for collection in &touched {
+            // what is used by scopes is not used whole because a transaction is made in it
+            let scopes = self.config.scopes.get(collection);
+            if scopes.is_none_or(Vec::is_empty) {
+                self.join(collection);
+            }
+        }
         match commit {
             Some(commit) => {
                 self.calls.add_write(commit, WaitingWrite::Transactions(reply, saved));
@@ -191,8 +197,26 @@ impl Engine {
         self.step(|replica, now, out| replica.command(now, command, out));
     }
 
-    /// Keeps a collection in sync from its first use on, in this replica's life and the next.
+    /// Counts one more user of a scope, which holds it in sync.
+    pub(super) fn hold_scope(&mut self, collection: Collection, scope: NamedScope) {
+        if self.holds.add_scope((collection.clone(), scope.clone())) {
+            self.command(Command::UseScope(collection, scope));
+        }
+    }
+
+    /// Counts one user of a scope less.
+    pub(super) fn release_scope(&mut self, collection: Collection, scope: NamedScope) {
+        if self.holds.remove_scope(&(collection.clone(), scope.clone())) {
+            self.command(Command::ReleaseScope(collection, scope));
+        }
+    }
+
+    /// Keeps a collection in sync from its first use on, in this replica's life and the next, unless a
+    /// part of it is used.
     pub(super) fn join(&mut self, collection: &Collection) {
+        if self.is_part {
+            return;
+        }
         let held = |replica: &Replica| replica.holds(collection);
         // one that the replica holds is among those of the configuration
         if self.replica.as_ref().is_ok_and(held) {

@@ -1,0 +1,75 @@
+//! A part of a collection as the app holds it.
+
+use serde::Serialize;
+use synclayer_client::doc;
+use synclayer_client::error::SyncError;
+use synclayer_client::saved::Saved;
+use synclayer_client::scope::ScopeHandle;
+use synclayer_client::wait::Wait;
+use synclayer_core::{Document, Record};
+
+use crate::query::Query;
+
+#[doc = doc!(Scope)]
+#[derive(Clone, Debug)]
+pub struct Scope(pub(crate) ScopeHandle);
+
+impl Scope {
+    #[doc = doc!(save)]
+    pub fn save<T: Serialize + ?Sized>(&self, document: &T) -> Result<Saved, SyncError> {
+        self.0.save(document).wait()
+    }
+
+    #[doc = doc!(save_with_id)]
+    pub fn save_with_id<T: Serialize + ?Sized>(
+        &self,
+        id: &str,
+        document: &T,
+    ) -> Result<Saved, SyncError> {
+        self.0.save_with_id(id, document).wait()
+    }
+
+    #[doc = doc!(update)]
+    pub fn update<T: Serialize + ?Sized>(&self, id: &str, fields: &T) -> Result<Saved, SyncError> {
+        self.0.update(id, fields).wait()
+    }
+
+    #[doc = doc!(modify)]
+    pub fn modify<T: Serialize>(
+        &self,
+        id: &str,
+        change: impl FnOnce(Option<&Document>) -> Option<T> + Send + 'static,
+    ) -> Result<Saved, SyncError> {
+        self.0.modify(id, change).wait()
+    }
+
+    #[doc = doc!(delete)]
+    pub fn delete(&self, id: &str) -> Result<Saved, SyncError> {
+        self.0.delete(id).wait()
+    }
+
+    #[doc = doc!(scope_get)]
+    pub fn get(&self, id: &str) -> Result<Option<Record>, SyncError> {
+        Box::pin(self.0.get(id)).wait()
+    }
+
+    #[doc = doc!(scope_get_all)]
+    pub fn get_all(&self) -> Result<Vec<Record>, SyncError> {
+        self.0.get_all().wait()
+    }
+
+    #[doc = doc!(scope_query)]
+    pub fn query(&self) -> Query {
+        Query(self.0.query())
+    }
+
+    #[doc = doc!(keep)]
+    pub fn keep(&self) -> Result<(), SyncError> {
+        self.0.keep().wait()
+    }
+
+    #[doc = doc!(release)]
+    pub fn release(&self) -> Result<(), SyncError> {
+        self.0.release().wait()
+    }
+}
