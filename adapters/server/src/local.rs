@@ -453,7 +453,7 @@ impl LocalWatch {
         let anew = matches!(page.content, Content::Snapshot { .. });
         let changes = match page.content {
             Content::Changes(changes) => changes.into_iter().map(LocalChange::from).collect(),
-            Content::Snapshot { records, .. } => records
+            Content::Snapshot { records, .. } | Content::Load { records, .. } => records
                 .into_iter()
                 .map(|record| LocalChange {
                     id: record.id,

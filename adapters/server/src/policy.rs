@@ -75,6 +75,15 @@ impl Policy for ReloadablePolicy {
         self.current().access(by, collection)
     }
 
+    fn access_to_scope(
+        &self,
+        by: &Asker<'_>,
+        collection: &Collection,
+        parts: &[(String, String)],
+    ) -> Access {
+        self.current().access_to_scope(by, collection, parts)
+    }
+
     fn shows(
         &self,
         by: &Asker<'_>,

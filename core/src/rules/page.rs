@@ -7,7 +7,10 @@ mod delta;
 mod limits;
 mod query;
 mod scope;
+mod set;
+mod snapshot;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -15,10 +18,11 @@ use self::limits::Budget;
 pub use self::limits::PageLimits;
 pub use self::query::{FoundRecord, HttpQuery};
 use self::scope::{NoScope, ScopeAt};
+pub(crate) use self::set::SetPosition;
 use super::lookups::LookUps;
 use super::policy::{Access, Asker, Policy, User};
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
-use super::scope::ScopeSet;
+use super::scope::{Scope, ScopeSet};
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{
@@ -27,6 +31,7 @@ use crate::protocol::message::{
 use crate::protocol::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq,
 };
+use crate::protocol::scopes::{LeftRecord, ScopePlace};
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::Change;
 use crate::store::{Rows, Scan, StoreError};
@@ -139,6 +144,17 @@ pub enum Position {
         /// The position in an interrupted run.
         resume: Option<Resume>,
     },
+    /// Before the run over a set of scopes, with what the reader holds of each.
+    StartOfSet {
+        /// The reader's cursor.
+        cursor: Option<Cursor>,
+        /// The position in an interrupted run.
+        resume: Option<Resume>,
+        /// The scopes, each with its place.
+        places: Vec<(Scope, ScopePlace)>,
+    },
+    /// In a run over a set of scopes.
+    Set(Box<SetPosition>),
     /// Behind the run: the reader wants only the changes from now on.
     Now,
     /// Among the changes above a floor.
@@ -191,6 +207,21 @@ pub enum Content {
         records: Vec<SyncRecord>,
         /// The range.
         range: PageRange,
+    },
+    /// The members of a scope in a range of seqs, whole, and what has left it.
+    Load {
+        /// The scope.
+        scope: Scope,
+        /// The members in the order of their seqs.
+        records: Vec<SyncRecord>,
+        /// The records that left.
+        left: Vec<LeftRecord>,
+        /// The exclusive start of the range; `None` is before the first seq.
+        after: Option<Seq>,
+        /// The inclusive end of the range; `None` for the last page.
+        up_to: Option<Seq>,
+        /// The head when the load began.
+        snapshot_seq: Seq,
     },
 }
 
@@ -245,16 +276,26 @@ impl ReadRequest {
     /// # Errors
     /// When the rows can't be read or are damaged.
     pub fn run(&self, rows: &dyn Rows, policy: &dyn Policy) -> Result<ReadAnswer, StoreError> {
-        let view = match ReaderView::open(rows, policy, self.reader())? {
+        let of_set = match self {
+            Self::CatchUp { position, .. } | Self::Pull { position, .. } => {
+                matches!(position, Position::StartOfSet { .. } | Position::Set(_))
+            }
+            Self::Whole { .. } | Self::Query { .. } => false,
+        };
+        let view = match ReaderView::open(rows, policy, self.reader(), of_set)? {
             Ok(view) => view,
             Err((code, message)) => return Ok(ReadAnswer::Refused { code, message }),
         };
         let answer = match self {
-            Self::CatchUp { position, limits, .. } => {
-                ReadAnswer::Page(view.page(position, *limits)?)
-            }
+            Self::CatchUp { position, limits, .. } => match view.any_page(position, *limits)? {
+                Ok(page) => ReadAnswer::Page(page),
+                Err((code, message)) => ReadAnswer::Refused { code, message },
+            },
             Self::Pull { position, limits, client, .. } => {
-                ReadAnswer::Pulled(view.pull(position, *limits, client.as_ref())?)
+                match view.any_page(position, *limits)? {
+                    Ok(page) => ReadAnswer::Pulled(view.pull(page, client.as_ref())?),
+                    Err((code, message)) => ReadAnswer::Refused { code, message },
+                }
             }
             Self::Whole { bytes, .. } => ReadAnswer::Whole(view.whole(*bytes)?),
             Self::Query { query, bytes, .. } => view.query(query, *bytes)?,
@@ -280,10 +321,11 @@ impl<'a> ReaderView<'a> {
         rows: &'a dyn Rows,
         policy: &'a dyn Policy,
         reader: &'a Reader,
+        of_set: bool,
     ) -> Result<Result<Self, NoScope>, StoreError> {
         let mut head = Head::load(rows, &reader.collection)?;
         let mut scopes = None;
-        if let Some(set) = &reader.scopes {
+        if let Some(set) = reader.scopes.as_ref().filter(|_| !of_set) {
             match scope::open(rows, &reader.collection, set)? {
                 Ok(found) => scopes = Some(found),
                 Err(reason) => return Ok(Err(reason)),
@@ -293,6 +335,23 @@ impl<'a> ReaderView<'a> {
             scope::sum(scopes, &mut head)?;
         }
         Ok(Ok(Self { rows, policy, reader, head, scopes, looks: LookUps::new(rows) }))
+    }
+
+    fn any_page(
+        &self,
+        position: &Position,
+        limits: PageLimits,
+    ) -> Result<Result<Page, NoScope>, StoreError> {
+        match position {
+            Position::StartOfSet { cursor, resume, places } => {
+                self.first_of_set(cursor.as_ref(), resume.as_ref(), places, limits)
+            }
+            Position::Set(position) => self.page_of_set(position, limits),
+            Position::Start { .. }
+            | Position::Now
+            | Position::Delta { .. }
+            | Position::Snapshot { .. } => Ok(Ok(self.page(position, limits)?)),
+        }
     }
 
     fn page(&self, position: &Position, limits: PageLimits) -> Result<Page, StoreError> {
@@ -307,7 +366,10 @@ impl<'a> ReaderView<'a> {
                     next: self.done()?,
                 });
             }
-            Position::Delta { .. } | Position::Snapshot { .. } => (position.clone(), false),
+            Position::Delta { .. }
+            | Position::Snapshot { .. }
+            | Position::StartOfSet { .. }
+            | Position::Set(_) => (position.clone(), false),
         };
         let again = self.floor(&position) < self.head.horizon;
         if again {
@@ -318,25 +380,21 @@ impl<'a> ReaderView<'a> {
                 (Mode::Snapshot, self.snapshot(*snapshot_seq, after.as_ref(), limits)?)
             }
             Position::Delta { floor, after } => (Mode::Delta, self.delta(*floor, *after, limits)?),
-            Position::Start { .. } | Position::Now => {
-                (Mode::Delta, (Content::Changes(Vec::new()), self.done()?))
-            }
+            Position::Start { .. }
+            | Position::Now
+            | Position::StartOfSet { .. }
+            | Position::Set(_) => (Mode::Delta, (Content::Changes(Vec::new()), self.done()?)),
         };
         let opened = (fresh || again).then(|| self.opened(mode));
         Ok(Page { opened, content, next })
     }
 
-    fn pull(
-        &self,
-        position: &Position,
-        limits: PageLimits,
-        client: Option<&ClientId>,
-    ) -> Result<Pulled, StoreError> {
+    fn pull(&self, page: Page, client: Option<&ClientId>) -> Result<Pulled, StoreError> {
         let client = client.map(|id| ClientRow::load(self.rows, id)).transpose()?.flatten();
         // a user must not learn of another user's writes
         let own = client.filter(|client| client.user.as_ref() == self.asker().user);
         Ok(Pulled {
-            page: self.page(position, limits)?,
+            page,
             database: database(self.rows)?,
             epoch: self.epoch()?,
             last_mutation: own.map(|client| client.last_mutation),
@@ -417,7 +475,10 @@ impl<'a> ReaderView<'a> {
         match position {
             Position::Delta { floor, .. } => *floor,
             Position::Snapshot { snapshot_seq, .. } => *snapshot_seq,
-            Position::Start { .. } | Position::Now => self.head.seq,
+            Position::Start { .. }
+            | Position::Now
+            | Position::StartOfSet { .. }
+            | Position::Set(_) => self.head.seq,
         }
     }
 
@@ -449,71 +510,6 @@ impl<'a> ReaderView<'a> {
 
     fn asker(&self) -> Asker<'_> {
         Asker::new(self.reader.user.as_ref(), Some(&self.looks))
-    }
-
-    fn snapshot(
-        &self,
-        snapshot_seq: Seq,
-        after: Option<&RecordId>,
-        limits: PageLimits,
-    ) -> Result<(Content, Next), StoreError> {
-        if self.scopes.is_some() {
-            // level 1 has no words for it
-            return Ok((Content::Changes(Vec::new()), self.done()?));
-        }
-        let mut budget = Budget::new(limits);
-        // tombstones and withheld records cost time, even if no bytes
-        let mut looks = limits.records.saturating_mul(4).max(1);
-        let mut records = Vec::new();
-        let mut up_to = None;
-        let mut done = true;
-        self.records(after, &mut |id, record| {
-            if budget.is_spent() || looks == 0 {
-                done = false;
-                return Ok(Scan::Stop);
-            }
-            looks -= 1;
-            if let Some(document) = &record.document
-                && self.shows(id, record)
-            {
-                let record = sync_record(id, record, document);
-                if !budget.takes(id.len() + document.size() + bytes_of(&record.at)) {
-                    done = false;
-                    return Ok(Scan::Stop);
-                }
-                records.push(record);
-            }
-            up_to = Some(id.clone());
-            Ok(Scan::Next)
-        })?;
-        let next = if !done {
-            Next::More(Position::Snapshot { snapshot_seq, after: up_to.clone() })
-        } else if self.head.seq == snapshot_seq {
-            self.done()?
-        } else {
-            Next::More(Position::Delta { floor: snapshot_seq, after: snapshot_seq })
-        };
-        let up_to = up_to.filter(|_| !done);
-        let range = PageRange { after: after.cloned(), up_to, snapshot_seq };
-        Ok((Content::Snapshot { records, range }, next))
-    }
-
-    fn whole(&self, bytes: usize) -> Result<Option<Vec<SyncRecord>>, StoreError> {
-        let mut budget = Budget::new(PageLimits { records: usize::MAX, bytes });
-        let mut records = Vec::new();
-        let one = self.scopes.as_ref().and_then(|scopes| scopes.first());
-        self.records_in(one, None, bytes, &mut |id, record| {
-            if let Some(document) = &record.document
-                && self.shows(id, record)
-            {
-                budget.spend_bytes(id.len() + document.size());
-                // level 1 can't express the times of fields
-                let (seq, at) = (None, Vec::new());
-                records.push(SyncRecord { seq, at, ..sync_record(id, record, document) });
-            }
-            Ok(if budget.is_spent() { Scan::Stop } else { Scan::Next })
-        })?;
-        Ok((!budget.is_spent()).then_some(records))
     }
 
     /// Visits the records whose last change is at or above a seq, in the order of the changes.

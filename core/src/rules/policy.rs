@@ -179,6 +179,19 @@ pub trait Policy: Send + Sync {
         self.read(by.user, collection)
     }
 
+    /// As [`access`](Self::access), to one scope of the collection: the records that have these JSON texts
+    /// in these fields, or in an array if `[]` stands behind the field's name. By default it is that to
+    /// the collection. It must not be wider than [`shows`](Self::shows) is for each of these records.
+    fn access_to_scope(
+        &self,
+        by: &Asker<'_>,
+        collection: &Collection,
+        parts: &[(alloc::string::String, alloc::string::String)],
+    ) -> Access {
+        let _ = parts;
+        self.access(by, collection)
+    }
+
     /// As [`read_record`](Self::read_record), by whatever is known of the one who asks. `by.records` is
     /// `None` if the collection's access is [`Access::Some`].
     fn shows(

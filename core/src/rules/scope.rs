@@ -21,6 +21,7 @@ use super::query::{QueryError, encoded};
 use crate::protocol::document::Document;
 use crate::protocol::json::{self, Broken};
 use crate::protocol::message::ServerChange;
+use crate::protocol::name::Seq;
 
 /// The maximal number of scope keys of a collection.
 pub(crate) const MAX_KEYS: usize = 8;
@@ -60,7 +61,7 @@ pub(crate) type ScopeValue = Vec<u8>;
 
 /// A scope: the records that have one value of a scope key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Scope {
+pub struct Scope {
     /// The text of the key, [`BEHIND_KEY`], and the value.
     id: Bytes,
 }
@@ -122,6 +123,8 @@ pub(crate) struct ScopeChange {
     pub(crate) before: Vec<Scope>,
     /// The scopes in which it is.
     pub(crate) after: Vec<Scope>,
+    /// The seq that the record had; `None` if there was none.
+    pub(crate) prev: Option<Seq>,
     /// The whole record, where it enters a scope by an update.
     pub(crate) entering: Option<ServerChange>,
 }

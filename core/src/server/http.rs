@@ -20,6 +20,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::limits::ServerLimits;
+use super::sets::NamedSet;
 use crate::protocol::document::write_json_string;
 use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::name::{Collection, RecordId, UserId};
@@ -97,8 +98,8 @@ enum Wanted {
     Records,
     /// The one record.
     Record,
-    /// The page of a catch-up that begins here.
-    Page(PageFrom),
+    /// The page of a catch-up that begins here, of a set of scopes if it names any.
+    Page(Box<(PageFrom, NamedSet)>),
 }
 
 /// The reply to a request.
@@ -332,8 +333,9 @@ impl ReadCall {
                 plain::found(&self.request, records)
             }
             (Wanted::Record, Ok(ReadAnswer::Found(records))) => plain::found_one(records),
-            (Wanted::Page(from), Ok(ReadAnswer::Pulled(pulled))) => {
-                resumable::page(self.request.reader(), from, pulled)
+            (Wanted::Page(of), Ok(ReadAnswer::Pulled(pulled))) => {
+                let (from, set) = *of;
+                resumable::page(self.request.reader(), from, &set, pulled)
             }
             (_, Ok(ReadAnswer::Refused { code: ErrorCode::ServerError, message })) => {
                 Reply::later(503, &ErrorCode::ServerError, &message, BUILDING)

@@ -12,6 +12,7 @@ mod limits;
 mod pump;
 mod ring;
 mod session;
+mod sets;
 
 pub use committer::{Committer, CompletedBatch, Health, Job, JobBatch, Settled};
 pub use followers::{Followers, Interest, Moved};

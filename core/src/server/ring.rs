@@ -14,11 +14,11 @@ use bytes::Bytes;
 
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
-use crate::protocol::message::{Level, ServerChange};
+use crate::protocol::message::{DeleteReason, Level, ServerChange};
 use crate::protocol::name::{Collection, RecordId, Seq, UserId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::{encode_change, to_plain};
-use crate::protocol::write::Change;
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::page::hidden;
 use crate::rules::scope::{Scope, ScopeChange, ScopeSet};
 use crate::rules::transaction::{Origin, Published};
@@ -205,11 +205,15 @@ impl Entry {
     fn new(published: &Published, group: Group, limits: &RingLimits, keeps_plain: bool) -> Self {
         let Published { collection, record_id, change, seq, document, origin, scopes, joined: _ } =
             published;
-        let frame = |change: &ServerChange, level| {
+        let is_update = change.change.kind == WriteKind::Update;
+        let of_record = scopes.as_ref().filter(|_| is_update);
+        let prev = of_record.and_then(|scopes| scopes.prev);
+        let marked = |change: &ServerChange, reason, prev, level| {
             let mut out = Vec::new();
-            encode_change(collection, record_id, change, None, None, level, &mut out);
+            encode_change(collection, record_id, change, reason, prev, level, &mut out);
             Bytes::from(out)
         };
+        let frame = |change: &ServerChange, level| marked(change, None, None, level);
         let plain = match document {
             Some(document) if limits.plain_whole => {
                 let delta = Delta::new(document.clone(), Vec::new());
@@ -230,13 +234,18 @@ impl Entry {
             user: change.user_id.clone(),
             document: document.clone().filter(|_| limits.documents),
             deleted: document.is_none(),
-            frame: frame(change, Level::Resumable),
+            frame: marked(change, None, prev, Level::Resumable),
             plain,
             scopes: scopes.as_ref().map(|scopes| {
                 let entering = scopes.entering.as_ref();
                 Box::new(EntryScopes {
                     entering: entering.map(|whole| frame(whole, Level::Resumable)),
-                    leaving: frame(&hidden(*seq), Level::Resumable),
+                    leaving: marked(
+                        &hidden(*seq),
+                        Some(DeleteReason::Scope),
+                        None,
+                        Level::Resumable,
+                    ),
                     change: ScopeChange { entering: None, ..(**scopes).clone() },
                 })
             }),
@@ -253,6 +262,16 @@ impl Entry {
             (false, true) => Effect::Enters,
             (true, false) => Effect::Leaves,
             (false, false) => Effect::None,
+        }
+    }
+
+    /// Returns `true` if a writer who follows these scopes can tell the record by the ack in its place.
+    pub(crate) fn is_told_by_ack(&self, scopes: &BTreeSet<Scope>) -> bool {
+        match self.effect_on(scopes) {
+            Effect::Changes | Effect::Leaves => true,
+            // an insert is all of the record
+            Effect::Enters => self.scopes.as_ref().is_some_and(|own| own.entering.is_none()),
+            Effect::None => false,
         }
     }
 

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::limits::{Budget, PageLimits};
-use super::scope::ScopeAt;
+use super::scope::{Holding, ScopeAt};
 use super::{Content, Next, PageChange, Position, ReaderView, bytes_of_change, hidden};
 use crate::protocol::message::DeleteReason;
 use crate::protocol::name::{RecordId, Seq};
@@ -20,7 +20,10 @@ impl ReaderView<'_> {
         limits: PageLimits,
     ) -> Result<(Content, Next), StoreError> {
         if let Some(scopes) = &self.scopes {
-            return self.delta_of_scopes(scopes, floor, after, limits);
+            let mut holding = Holding::default();
+            scopes.iter().for_each(|scope| holding.add(scope, true));
+            let (changes, last, done) = self.changes_in(scopes, &holding, floor, after, limits)?;
+            return Ok((Content::Changes(changes), self.next(done, floor, last)?));
         }
         let mut budget = Budget::new(limits);
         let mut changes = Vec::new();
@@ -58,27 +61,30 @@ impl ReaderView<'_> {
         }
     }
 
-    /// The changes of scopes above a seq: of each record that is in one of them its fields, or the
-    /// whole of one that may have entered since; of each that is in none any more, that it left.
-    fn delta_of_scopes(
+    /// The changes of loaded scopes above a seq, the seq of the last, and whether they are all: of each
+    /// record that is in one of them its fields, or the whole of one that may have entered since; of each
+    /// that is in none that is held any more, that it left.
+    pub(super) fn changes_in(
         &self,
-        scopes: &[ScopeAt<'_>],
+        loaded: &[ScopeAt<'_>],
+        holding: &Holding,
         floor: Seq,
         after: Seq,
         limits: PageLimits,
-    ) -> Result<(Content, Next), StoreError> {
+    ) -> Result<(Vec<PageChange>, Seq, bool), StoreError> {
         let room = limits.records.max(1);
         let mut noted = BTreeMap::new();
-        for scope in scopes {
+        for scope in loaded {
             // one more tells that there is more
-            scope.note_changes(after, room + 1, &mut noted)?;
+            scope.note_changes([after; 2], room + 1, &mut noted)?;
         }
         let mut budget = Budget::new(limits);
-        let (mut changes, mut last, mut done) = (Vec::new(), after, noted.len() <= room);
-        for (seq, id) in noted {
+        let (mut changes, mut last) = (Vec::new(), after);
+        let mut done = noted.len() <= room;
+        for (seq, id) in noted.into_iter().take(room) {
             let record = RecordRow::load(self.rows, &self.reader.collection, &id)?
                 .ok_or_else(|| StoreError::damaged("a scope names a missing record"))?;
-            if let Some(change) = self.change_in_scopes(scopes, seq, &id, &record, floor) {
+            if let Some(change) = self.change_in_scopes(holding, seq, &id, &record, floor) {
                 if !budget.takes(bytes_of_change(&id, &change.change)) {
                     done = false;
                     break;
@@ -87,27 +93,28 @@ impl ReaderView<'_> {
             }
             last = seq;
         }
-        Ok((Content::Changes(changes), self.next(done, floor, last)?))
+        Ok((changes, last, done))
     }
 
     /// The change with this seq of a record, for a reader of scopes; `None` if it is told by another.
     fn change_in_scopes(
         &self,
-        scopes: &[ScopeAt<'_>],
+        holding: &Holding,
         seq: Seq,
         id: &RecordId,
         record: &RecordRow,
         floor: Seq,
     ) -> Option<PageChange> {
-        if scopes.iter().any(|scope| scope.has(record)) {
-            if seq < record.last.seq {
-                return None;
+        match holding.place_of(record) {
+            Some(true) if seq < record.last.seq => return None,
+            Some(true) => {
+                let is_whole = holding.may_have_entered(record, floor);
+                return Some(self.change(id, record, if is_whole { Seq(0) } else { floor }));
             }
-            let is_whole = scopes.iter().any(|scope| scope.may_have_entered(record, floor));
-            return Some(self.change(id, record, if is_whole { Seq(0) } else { floor }));
-        }
-        if scopes.iter().any(|scope| scope.was_left_above(record, seq)) {
-            return None;
+            // its load shows it
+            Some(false) => return None,
+            None if holding.was_left_above(record, seq) => return None,
+            None => {}
         }
         let is_deletion = record.document.is_none() && record.last.seq == seq;
         let change = if is_deletion { record.state() } else { hidden(seq) };

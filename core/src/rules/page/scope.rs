@@ -27,6 +27,49 @@ pub(super) struct ScopeAt<'a> {
     value: Option<ScopeValue>,
 }
 
+/// The scopes that a reader holds, by their keys.
+#[derive(Default)]
+pub(super) struct Holding {
+    /// Each value with whether the scope is loaded, or still loading.
+    keys: Vec<(DeclaredKey, BTreeMap<ScopeValue, bool>)>,
+}
+
+impl Holding {
+    pub(super) fn add(&mut self, scope: &ScopeAt<'_>, is_loaded: bool) {
+        let Some(value) = &scope.value else { return };
+        let known = self.keys.iter().position(|(key, _)| key.number == scope.key.number);
+        let at = known.unwrap_or_else(|| {
+            self.keys.push((scope.key.clone(), BTreeMap::new()));
+            self.keys.len() - 1
+        });
+        self.keys[at].1.insert(value.clone(), is_loaded);
+    }
+
+    /// Returns `true` if a scope of a record is loaded, `false` if none is and one is loading; `None` if it
+    /// is in none that is held.
+    pub(super) fn place_of(&self, record: &RecordRow) -> Option<bool> {
+        let places = self.keys.iter().flat_map(|(key, values)| {
+            key.scopes_of(record).into_iter().filter_map(|value| values.get(&value).copied())
+        });
+        places.max()
+    }
+
+    /// Returns `true` if a record has left a loaded scope by a change above a seq.
+    pub(super) fn was_left_above(&self, record: &RecordRow, seq: Seq) -> bool {
+        let is_loaded = |left: &Left| {
+            let mut keys = self.keys.iter().filter(|(key, _)| key.number == left.number);
+            keys.any(|(_, values)| values.get(&left.value) == Some(&true))
+        };
+        record.left.iter().any(|left| left.seq > seq && is_loaded(left))
+    }
+
+    /// Returns `true` if a field of a key was changed above a seq, so that a record may have entered.
+    pub(super) fn may_have_entered(&self, record: &RecordRow, floor: Seq) -> bool {
+        let mut fields = self.keys.iter().flat_map(|(key, _)| key.key.fields());
+        fields.any(|field| record.stamp(field).seq > floor)
+    }
+}
+
 /// Opens the scopes of a set.
 pub(super) fn open<'a>(
     rows: &'a dyn Rows,
@@ -51,21 +94,20 @@ pub(super) fn open<'a>(
 pub(super) fn sum(scopes: &[ScopeAt<'_>], head: &mut Head) -> Result<(), StoreError> {
     (head.count, head.checksum, head.horizon) = Default::default();
     for scope in scopes {
-        let ScopeHead { count, checksum, horizon } = scope.head()?;
+        let ScopeHead { count, checksum, .. } = scope.head()?;
         head.count += count;
         head.checksum.0 = head.checksum.0.wrapping_add(checksum.0);
-        let since = if let Built::Since(seq) = scope.key.built { seq } else { Seq(0) };
-        head.horizon = head.horizon.max(horizon).max(since);
+        head.horizon = head.horizon.max(scope.horizon()?);
     }
     Ok(())
 }
 
-fn undeclared(collection: &Collection, name: &str) -> NoScope {
+pub(super) fn undeclared(collection: &Collection, name: &str) -> NoScope {
     let message = format!("{collection} has no scope key {name}: the server has to declare it");
     (ErrorCode::InvalidMessage, message)
 }
 
-fn built(collection: &Collection, key: &DeclaredKey) -> Result<(), NoScope> {
+pub(super) fn built(collection: &Collection, key: &DeclaredKey) -> Result<(), NoScope> {
     if let Built::Since(_) = key.built {
         return Ok(());
     }
@@ -79,6 +121,16 @@ type Visit<'v> = dyn FnMut(&RecordId, &RecordRow) -> Result<Scan, StoreError> + 
 pub(super) type NoScope = (ErrorCode, String);
 
 impl<'a> ScopeAt<'a> {
+    /// The scope with this value of a key.
+    pub(super) fn at(
+        rows: &'a dyn Rows,
+        collection: &'a Collection,
+        key: DeclaredKey,
+        value: &[u8],
+    ) -> Self {
+        Self { rows, collection, key, value: Some(value.to_vec()) }
+    }
+
     /// The scope with these values of the parts of its key; `None` if there are no parts.
     pub(super) fn find(
         rows: &'a dyn Rows,
@@ -142,34 +194,27 @@ impl<'a> ScopeAt<'a> {
         Ok(fits.then_some(ids))
     }
 
-    fn head(&self) -> Result<ScopeHead, StoreError> {
+    /// The seq up to which something of the scope may be forgotten.
+    pub(super) fn horizon(&self) -> Result<Seq, StoreError> {
+        let since = if let Built::Since(seq) = self.key.built { seq } else { Seq(0) };
+        Ok(self.head()?.horizon.max(since))
+    }
+
+    pub(super) fn head(&self) -> Result<ScopeHead, StoreError> {
         let Some(value) = &self.value else { return Ok(ScopeHead::default()) };
         ScopeHead::load(self.rows, self.collection, self.key.number, value)
     }
 
-    /// Returns `true` if a record has left the scope by a change above a seq.
-    pub(super) fn was_left_above(&self, record: &RecordRow, seq: Seq) -> bool {
-        let is_this = |left: &Left| {
-            left.number == self.key.number && Some(&left.value) == self.value.as_ref()
-        };
-        record.left.iter().any(|left| left.seq > seq && is_this(left))
-    }
-
-    /// Returns `true` if a field of the key was changed above a seq, so that a record may have entered.
-    pub(super) fn may_have_entered(&self, record: &RecordRow, floor: Seq) -> bool {
-        self.key.key.fields().any(|field| record.stamp(field).seq > floor)
-    }
-
-    /// Notes the first changes above a seq, as many as there is room for: of members, and by which
-    /// records left.
+    /// Notes the first changes, as many as there is room for: of members above the first seq, and by which
+    /// records left above the second.
     pub(super) fn note_changes(
         &self,
-        after: Seq,
+        after: [Seq; 2],
         room: usize,
         noted: &mut BTreeMap<Seq, RecordId>,
     ) -> Result<(), StoreError> {
         let Some(value) = &self.value else { return Ok(()) };
-        for kind in [MEMBER, LEAVE] {
+        for (kind, after) in [MEMBER, LEAVE].into_iter().zip(after) {
             let range = [after.next(), Seq(u64::MAX)]
                 .map(|seq| scopes::changed_key(self.collection, self.key.number, kind, value, seq));
             self.rows.scan(&range[0], &range[1], &mut |key, id| {

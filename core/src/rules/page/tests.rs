@@ -54,7 +54,7 @@ fn a_record_larger_than_a_page_stands_alone() {
             let page = page(&store, position, limits);
             pages.push(match page.content {
                 Content::Changes(changes) => changes.len(),
-                Content::Snapshot { records, .. } => records.len(),
+                Content::Snapshot { records, .. } | Content::Load { records, .. } => records.len(),
             });
             match page.next {
                 Next::More(next) => position = next,

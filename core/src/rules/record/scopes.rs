@@ -269,7 +269,8 @@ impl<'a> ScopeRows<'a> {
         after: &mut RecordRow,
     ) -> Result<Option<ScopeChange>, StoreError> {
         let seq = after.last.seq;
-        let mut told = ScopeChange { before: Vec::new(), after: Vec::new(), entering: None };
+        let prev = before.map(|before| before.last.seq);
+        let mut told = ScopeChange { before: Vec::new(), after: Vec::new(), prev, entering: None };
         let mut left = before.map_or_else(Vec::new, |before| before.left.clone());
         left.retain(|left| self.declared.keys.iter().any(|key| key.number == left.number));
         for declared in &self.declared.keys {

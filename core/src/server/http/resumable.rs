@@ -11,6 +11,7 @@ use crate::protocol::message::{
     ErrorCode, ErrorMessage, Features, Hello, Level, ServerMessage, Welcome,
 };
 use crate::protocol::name::{Collection, MutationNumber, UserId};
+use crate::protocol::scopes::ScopePage;
 use crate::protocol::time::Timestamp;
 use crate::protocol::unit::Submission;
 use crate::protocol::wire::WireError;
@@ -20,10 +21,11 @@ use crate::protocol::wire::http::{
 use crate::rules::page::{
     Content, Next, Page, PageChange, PageLimits, Position, Pulled, ReadRequest, Reader,
 };
-use crate::rules::policy::Policy;
+use crate::rules::policy::{Asker, Policy};
 use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
 use crate::server::about::{About, UnitVerdict, too_many_clients};
 use crate::server::limits::ServerLimits;
+use crate::server::sets::{AskedSet, NamedSet};
 
 pub(super) fn session(request: &Request<'_>, limits: &ServerLimits) -> Result<Call, Reply> {
     let hello = decode_session(request.body, &limits.input).map_err(unread)?;
@@ -255,11 +257,48 @@ pub(super) fn asked_page(
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
     let (collection, query) = decode_pull(request.body, &limits.input).map_err(unread)?;
-    if !query.from.scopes.is_empty() {
-        let message = "this server has no pages of `scopes`";
-        return Err(Reply::error(ErrorCode::InvalidMessage, message));
+    let set = AskedSet::read(query.from.scopes.clone());
+    match set.map_err(|problem| Reply::error(ErrorCode::InvalidMessage, &problem))? {
+        None => pull(request, collection, query, limits, policy),
+        Some(set) => pull_set(request, collection, query, set, limits, policy),
     }
-    pull(request, collection, query, limits, policy)
+}
+
+/// Reads a page of a set of scopes.
+fn pull_set(
+    request: &Request<'_>,
+    collection: Collection,
+    query: PageQuery,
+    set: AskedSet,
+    limits: &ServerLimits,
+    policy: &dyn Policy,
+) -> Result<Call, Reply> {
+    let PageQuery { from, limit, page_bytes, client_id: client } = query;
+    let by = Asker::new(request.user.as_ref(), None);
+    let Some(granted) = set.grant(from.set, policy, &by, &collection) else {
+        return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
+    };
+    let partial = granted.access.is_partial();
+    let (set, scopes, position) = granted.start(from.cursor.clone(), from.resume.clone());
+    let reader = Reader {
+        scopes: Some(scopes),
+        collection,
+        user: request.user.clone(),
+        partial,
+        whole: false,
+    };
+    let limits = page_limits(limit, page_bytes, limits);
+    let request = ReadRequest::Pull { reader, position, limits, client };
+    Ok(Call::Read(ReadCall { request, wanted: Wanted::Page(Box::new((from, set))) }))
+}
+
+fn page_limits(
+    limit: Option<usize>,
+    page_bytes: Option<usize>,
+    limits: &ServerLimits,
+) -> PageLimits {
+    let records = limit.unwrap_or(usize::MAX).min(limits.page.records);
+    PageLimits { records, ..limits.page.at_most(page_bytes) }
 }
 
 pub(super) fn pull(
@@ -272,22 +311,22 @@ pub(super) fn pull(
     let reader = reader(request, collection, policy)?;
     let PageQuery { from, limit, page_bytes, client_id: client } = query;
     let position = Position::Start { cursor: from.cursor.clone(), resume: from.resume.clone() };
-    let records = limit.unwrap_or(usize::MAX).min(limits.page.records);
-    let limits = PageLimits { records, ..limits.page.at_most(page_bytes) };
+    let limits = page_limits(limit, page_bytes, limits);
     let request = ReadRequest::Pull { reader, position, limits, client };
-    Ok(Call::Read(ReadCall { request, wanted: Wanted::Page(from) }))
+    let set = NamedSet { number: from.set, ..NamedSet::default() };
+    Ok(Call::Read(ReadCall { request, wanted: Wanted::Page(Box::new((from, set))) }))
 }
 
-pub(super) fn page(reader: &Reader, from: PageFrom, pulled: Pulled) -> Reply {
+pub(super) fn page(reader: &Reader, from: PageFrom, set: &NamedSet, pulled: Pulled) -> Reply {
     let Pulled { page, database, epoch, last_mutation } = pulled;
-    let messages = shown(&reader.collection, reader.partial, page);
+    let messages = shown(&reader.collection, reader.partial, set, page);
     let mut body = Vec::new();
     PageAnswer { database, epoch, from, last_mutation, messages }.encode(&mut body);
     Reply::json(200, body)
 }
 
 /// A page as the messages that a WebSocket would carry.
-fn shown(collection: &Collection, partial: bool, page: Page) -> Vec<ServerMessage> {
+fn shown(collection: &Collection, partial: bool, set: &NamedSet, page: Page) -> Vec<ServerMessage> {
     let Page { opened, content, next } = page;
     let mut messages = Vec::new();
     messages.extend(opened.map(|opened| ServerMessage::Subscribed {
@@ -296,8 +335,8 @@ fn shown(collection: &Collection, partial: bool, page: Page) -> Vec<ServerMessag
         head: Some(opened.head),
         mode: Some(opened.mode),
         partial,
-        set: None,
-        refused: Vec::new(),
+        set: set.number,
+        refused: set.refused.clone(),
     }));
     match content {
         Content::Changes(changes) => {
@@ -315,10 +354,29 @@ fn shown(collection: &Collection, partial: bool, page: Page) -> Vec<ServerMessag
             records,
             range: Some(range),
         }),
+        Content::Load { scope, records, left, after, up_to, snapshot_seq } => {
+            let page = set.names.get(&scope).map(|name| ScopePage {
+                collection: collection.clone(),
+                set: set.number.unwrap_or_default(),
+                scope: name.clone(),
+                records,
+                left,
+                after,
+                up_to,
+                snapshot_seq,
+            });
+            messages.extend(page.map(ServerMessage::Load));
+        }
     }
     if let Next::Done { cursor, count, checksum } = next {
         let collection = collection.clone();
-        messages.push(ServerMessage::Synced { collection, cursor, count, checksum, set: None });
+        messages.push(ServerMessage::Synced {
+            collection,
+            cursor,
+            count,
+            checksum,
+            set: set.number,
+        });
     }
     messages
 }

@@ -9,6 +9,7 @@ use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::protocol::unit::Submission;
 use crate::rules::scope::ScopeSet;
 use crate::server::checks::ensure;
+use crate::server::sets::AskedSet;
 
 /// The requests that were received and not served yet. Everything is served in its order: a
 /// `subscribe` after the verdicts of the writes before it, a write after the `subscribe` before it.
@@ -28,6 +29,8 @@ pub(super) enum QueuedRequest {
         resume: Option<Resume>,
         /// Scopes, instead of the whole collection.
         scopes: Option<ScopeSet>,
+        /// The number and the scopes of its set, at level 2.
+        set: (Option<u64>, Option<AskedSet>),
         page_bytes: Option<usize>,
     },
     Unsubscribe(Collection),

@@ -7,6 +7,7 @@ use super::subscription::{PendingRead, PendingSync, Progress, Subscription};
 use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Level, Mode, ServerMessage, SyncRecord};
 use crate::protocol::name::Collection;
+use crate::protocol::scopes::ScopePage;
 use crate::protocol::wire::encode_change;
 use crate::rules::page::{
     Content, Next, Page, PageChange, Position, ReadAnswer, ReadRequest, Reader,
@@ -168,7 +169,7 @@ impl Session {
     /// Sends a page of a catch-up, and makes the stream live after the last.
     fn send_page(&mut self, collection: Collection, page: Page, cx: &mut InputContext<'_, '_>) {
         let Some(subscription) = self.subscriptions.get(&collection) else { return };
-        let partial = subscription.partial;
+        let (partial, (set, refused)) = (subscription.partial, subscription.numbered());
         let level = self.level();
         let shows = !page.content.is_empty();
         if let Some(opened) = page.opened {
@@ -182,8 +183,8 @@ impl Session {
                 head: Some(opened.head),
                 mode: Some(opened.mode),
                 partial,
-                set: None,
-                refused: Vec::new(),
+                set,
+                refused,
             };
             self.send_message(&subscribed, cx);
         }
@@ -194,7 +195,7 @@ impl Session {
                 let after = cursor.seq;
                 self.pending_sync =
                     Some(PendingSync { collection: collection.clone(), cursor, count, checksum });
-                Position::Delta { floor: after, after }
+                self.subscriptions.get(&collection).map_or(Position::Now, |it| it.behind(after))
             }
         };
         if let Some(subscription) = self.subscriptions.get_mut(&collection) {
@@ -223,6 +224,22 @@ impl Session {
                     &ServerMessage::Sync { collection, records, range: Some(range) },
                     cx,
                 );
+            }
+            Content::Load { scope, records, left, after, up_to, snapshot_seq } => {
+                let set = self.subscriptions.get(collection).and_then(|it| it.set.as_ref());
+                let Some(set) = set else { return };
+                let Some(name) = set.names.get(&scope).cloned() else { return };
+                let page = ScopePage {
+                    collection: collection.clone(),
+                    set: set.number.unwrap_or_default(),
+                    scope: name,
+                    records,
+                    left,
+                    after,
+                    up_to,
+                    snapshot_seq,
+                };
+                self.send_message(&ServerMessage::Load(page), cx);
             }
         }
     }

@@ -2,16 +2,19 @@
 
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::queue::QueuedRequest;
 use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
 use crate::protocol::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage, Token};
 use crate::protocol::name::MutationNumber;
+use crate::protocol::scopes::AskedScope;
 use crate::protocol::unit::Submission;
 use crate::protocol::wire::{Incoming, WireError, decode_client};
 use crate::rules::policy::User;
 use crate::rules::scope::{Scope, ScopeSet};
+use crate::server::sets::AskedSet;
 
 impl Session {
     pub(super) fn receive_frame(&mut self, frame: &[u8], cx: &mut InputContext<'_, '_>) {
@@ -101,15 +104,26 @@ impl Session {
             return;
         }
         let request = match message {
-            ClientMessage::Subscribe { collection, scopes, .. } if !scopes.is_empty() => {
-                let problem = "this server has no subscriptions by `scopes`";
-                return self.refuse(&collection, ErrorCode::InvalidMessage, problem, cx);
-            }
-            ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filter, .. } => {
-                match self.filter(&filter) {
-                    Ok(scopes) => {
-                        QueuedRequest::Subscribe { collection, cursor, resume, scopes, page_bytes }
-                    }
+            ClientMessage::Subscribe {
+                collection,
+                cursor,
+                resume,
+                page_bytes,
+                filter,
+                set,
+                scopes,
+            } => {
+                let wanted =
+                    self.filter(&filter).and_then(|filter| Ok((filter, self.set(scopes)?)));
+                match wanted {
+                    Ok((scopes, asked)) => QueuedRequest::Subscribe {
+                        collection,
+                        cursor,
+                        resume,
+                        scopes,
+                        set: (set, asked),
+                        page_bytes,
+                    },
                     Err(problem) => {
                         return self.refuse(&collection, ErrorCode::InvalidMessage, problem, cx);
                     }
@@ -141,6 +155,14 @@ impl Session {
         }
         let scope = Scope::of(filter).map_err(|error| error.to_string())?;
         Ok(Some(Arc::new([scope].into())))
+    }
+
+    /// The scopes of a set; `None` if there is none.
+    fn set(&self, scopes: Vec<AskedScope>) -> Result<Option<AskedSet>, String> {
+        if !scopes.is_empty() && !self.expects_batches() {
+            return Err("`scopes` are for level 2: say hello first".into());
+        }
+        AskedSet::read(scopes)
     }
 
     /// Counts messages. Returns the time to wait if the connection or its user has used up its rate.

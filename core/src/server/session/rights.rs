@@ -4,11 +4,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::subscription::Progress;
-use super::{InputContext, Session};
-use crate::protocol::message::{ErrorCode, Level};
+use super::{InputContext, Session, SessionAction};
+use crate::protocol::message::{ErrorCode, Level, ServerMessage};
 use crate::protocol::name::Collection;
 use crate::rules::page::Position;
 use crate::rules::policy::Access;
+use crate::rules::scope::Scope;
+use crate::server::followers::Interest;
+use crate::server::sets::NamedSet;
 
 /// The part of a collection that a user may see.
 pub(super) struct Sight {
@@ -22,8 +25,57 @@ impl Session {
     pub(super) fn sight(&self, collection: &Collection, cx: &InputContext<'_, '_>) -> Sight {
         let (policy, asker) = (cx.env.policy, self.asker());
         let access = policy.access(&asker, collection);
+        self.sight_of(access, collection, cx)
+    }
+
+    pub(super) fn sight_of(
+        &self,
+        access: Access,
+        collection: &Collection,
+        cx: &InputContext<'_, '_>,
+    ) -> Sight {
+        let (policy, asker) = (cx.env.policy, self.asker());
         let stamp = if access.is_partial() { policy.stamp(&asker, collection) } else { 0 };
         Sight { access, stamp }
+    }
+
+    /// Asks the policy for the part of a set that the user may see. Scopes of which that is nothing end.
+    fn sight_of_set(
+        &mut self,
+        collection: &Collection,
+        set: &NamedSet,
+        cx: &mut InputContext<'_, '_>,
+    ) -> Sight {
+        let (access, lost) = set.sight(cx.env.policy, &self.asker(), collection);
+        if access != Access::None && !lost.is_empty() {
+            self.lose_scopes(collection, &lost, cx);
+        }
+        self.sight_of(access, collection, cx)
+    }
+
+    fn lose_scopes(
+        &mut self,
+        collection: &Collection,
+        lost: &[Scope],
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
+        let Some(set) = &mut subscription.set else { return };
+        let mut names = Vec::new();
+        for scope in lost {
+            names.extend(set.names.remove(scope));
+        }
+        set.refused.extend(names.iter().cloned());
+        let scopes = Some(set.scopes());
+        subscription.scopes = scopes.clone();
+        if let Progress::CatchingUp(position) = &mut subscription.progress {
+            position.lose(lost);
+        }
+        self.drop_read(collection);
+        let interest = Interest { collection: collection.clone(), scopes };
+        cx.out.push(SessionAction::Follow(interest));
+        let collection = collection.clone();
+        self.send_message(&ServerMessage::Unsubscribed { collection, scopes: names }, cx);
     }
 
     pub(super) fn rights_changed(&mut self, cx: &mut InputContext<'_, '_>) {
@@ -43,7 +95,11 @@ impl Session {
             if self.closed {
                 return;
             }
-            let sight = self.sight(&collection, cx);
+            let set = self.subscriptions.get(&collection).and_then(|it| it.set.clone());
+            let sight = match set.filter(|set| !set.names.is_empty()) {
+                Some(set) => self.sight_of_set(&collection, &set, cx),
+                None => self.sight(&collection, cx),
+            };
             self.show_only(&collection, sight, cx);
         }
         // it is read again, by the rights of now
@@ -76,7 +132,10 @@ impl Session {
         (subscription.partial, subscription.related) = (access.is_partial(), related);
         subscription.stamp = stamp;
         subscription.again |= subscription.live_at().is_some();
-        let start = Position::Start { cursor: None, resume: None };
+        let start = match &subscription.set {
+            Some(set) if !set.names.is_empty() => set.reload(),
+            Some(_) | None => Position::Start { cursor: None, resume: None },
+        };
         subscription.progress = Progress::CatchingUp(Box::new(start));
         self.drop_read(collection);
         self.release(cx);

@@ -45,13 +45,23 @@ impl Session {
         match request {
             QueuedRequest::Hello(hello) => self.serve_hello(hello, cx),
             QueuedRequest::Ping => self.serve_ping(cx),
-            QueuedRequest::Subscribe { collection, cursor, resume, scopes, page_bytes } => {
+            QueuedRequest::Subscribe {
+                collection,
+                cursor,
+                resume,
+                set: (number, Some(set)),
+                page_bytes,
+                scopes: _,
+            } => {
+                self.serve_set(collection, (cursor, resume), (number, set), page_bytes, cx);
+            }
+            QueuedRequest::Subscribe { collection, cursor, resume, scopes, set, page_bytes } => {
                 self.settle_level();
                 let position = match self.level() {
                     Level::Plain => Position::Now,
                     Level::Resumable => Position::Start { cursor, resume },
                 };
-                self.serve_subscribe(collection, position, scopes, page_bytes, cx);
+                self.serve_subscribe(collection, position, (scopes, set.0), page_bytes, cx);
             }
             QueuedRequest::Unsubscribe(collection) => self.serve_unsubscribe(collection, cx),
             QueuedRequest::Sync(collection, scopes) => {

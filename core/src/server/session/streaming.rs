@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::rights::Sight;
 use super::subscription::{Progress, Subscription};
 use super::{Handshake, InputContext, Session, SessionAction};
-use crate::protocol::message::{DeleteReason, ErrorCode, Level, Mode, ServerChange, ServerMessage};
+use crate::protocol::message::{
+    Cursor, DeleteReason, ErrorCode, Level, Mode, Resume, ServerChange, ServerMessage,
+};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::protocol::wire::encode_change;
 use crate::protocol::write::Change;
@@ -18,6 +20,7 @@ use crate::rules::policy::Access;
 use crate::rules::scope::ScopeSet;
 use crate::server::followers::Interest;
 use crate::server::ring::{Effect, Entry, Rings, Upcoming};
+use crate::server::sets::{AskedSet, NamedSet};
 
 /// The use of the next change of a ring for a stream.
 pub(super) enum NextChange {
@@ -38,39 +41,82 @@ impl Session {
         &mut self,
         collection: Collection,
         position: Position,
-        scopes: Option<ScopeSet>,
+        (scopes, number): (Option<ScopeSet>, Option<u64>),
         page_bytes: Option<usize>,
         cx: &mut InputContext<'_, '_>,
     ) {
-        let again = self.subscriptions.contains_key(&collection);
-        let Sight { access, stamp } = self.sight(&collection, cx);
-        if access == Access::None {
-            self.unsubscribe(&collection, cx);
-            let message = "this user may not read the collection";
-            return self.refuse(&collection, ErrorCode::Unauthorized, message, cx);
+        let sight = self.sight(&collection, cx);
+        if sight.access == Access::None {
+            return self.refuse_sight(&collection, cx);
         }
-        if !again && self.subscriptions.len() >= self.limits.subscriptions {
+        let set = number.map(|number| NamedSet { number: Some(number), ..NamedSet::default() });
+        self.follow(collection, position, (scopes, set), sight, page_bytes, cx);
+    }
+
+    /// Serves a subscription of a set of scopes.
+    pub(super) fn serve_set(
+        &mut self,
+        collection: Collection,
+        (cursor, resume): (Option<Cursor>, Option<Resume>),
+        (number, set): (Option<u64>, AskedSet),
+        page_bytes: Option<usize>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        let (policy, asker) = (cx.env.policy, self.asker());
+        let Some(granted) = set.grant(number, policy, &asker, &collection) else {
+            return self.refuse_sight(&collection, cx);
+        };
+        let sight = self.sight_of(granted.access, &collection, cx);
+        let (set, scopes, position) = granted.start(cursor, resume);
+        self.follow(collection, position, (Some(scopes), Some(set)), sight, page_bytes, cx);
+    }
+
+    fn refuse_sight(&mut self, collection: &Collection, cx: &mut InputContext<'_, '_>) {
+        self.unsubscribe(collection, cx);
+        let message = "this user may not read the collection";
+        self.refuse(collection, ErrorCode::Unauthorized, message, cx);
+    }
+
+    fn follow(
+        &mut self,
+        collection: Collection,
+        position: Position,
+        (scopes, set): (Option<ScopeSet>, Option<NamedSet>),
+        Sight { access, stamp }: Sight,
+        page_bytes: Option<usize>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        let subscription = Subscription {
+            partial: access.is_partial(),
+            related: access == Access::Related,
+            stamp,
+            scopes,
+            set: set.map(Box::new),
+            page: self.limits.page.at_most(page_bytes),
+            progress: Progress::CatchingUp(Box::new(position)),
+            again: false,
+        };
+        let others = self.subscriptions.iter().filter(|(other, _)| **other != collection);
+        let taken: usize = others.map(|(_, other)| other.weight()).sum();
+        if taken + subscription.weight() > self.limits.subscriptions {
             let most = self.limits.subscriptions;
-            let message = alloc::format!("a connection may have at most {most} subscriptions");
+            let message = alloc::format!(
+                "a connection may have at most {most} subscriptions, each scope counted"
+            );
+            self.unsubscribe(&collection, cx);
             return self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
         }
+        let scopes = &subscription.scopes;
         let before = self.subscriptions.get(&collection);
-        if before.is_none_or(|before| before.scopes != scopes) {
+        let same = before.is_some_and(|before| before.scopes == *scopes);
+        if !same {
             let (collection, scopes) = (collection.clone(), scopes.clone());
             cx.out.push(SessionAction::Follow(Interest { collection, scopes }));
         }
         self.drop_read(&collection);
         let before = self.subscriptions.get(&collection);
         let again = before.is_some_and(|before| before.again || before.live_at().is_some());
-        let subscription = Subscription {
-            partial: access.is_partial(),
-            related: access == Access::Related,
-            stamp,
-            scopes,
-            page: self.limits.page.at_most(page_bytes),
-            progress: Progress::CatchingUp(Box::new(position)),
-            again,
-        };
+        let subscription = Subscription { again: again && same, ..subscription };
         self.subscriptions.insert(collection, subscription);
         self.release(cx);
     }
@@ -296,6 +342,9 @@ impl Session {
             if entry.is_some_and(|entry| entry.order >= until || entry.grouped) {
                 return Some(room);
             }
+            if let Some(entry) = entry.filter(|entry| entry.seq > at.next()) {
+                at = self.pass_up_to(collection, entry, cx);
+            }
             let frame = match self.next_change(collection, entry, partial, scopes.as_ref(), cx) {
                 NextChange::Wait => return None,
                 NextChange::Missing => {
@@ -311,7 +360,9 @@ impl Session {
                 }
                 NextChange::Own(number) => {
                     // an ack without a place that waited for the last one goes first
-                    if self.verdicts.any_ack_below(number) {
+                    if self.verdicts.any_ack_below(number)
+                        || scopes.is_some() && self.verdicts.any_below(number)
+                    {
                         self.release(cx);
                     }
                     let seq = entry.map_or(at.next(), |entry| entry.seq);
@@ -330,6 +381,22 @@ impl Session {
             self.move_to(collection, at);
         }
         Some(room)
+    }
+
+    /// The stream of scopes passes what lies before its next change. Acks whose writes are nothing to it go
+    /// out before that of a later one.
+    pub(super) fn pass_up_to(
+        &mut self,
+        collection: &Collection,
+        next: &Entry,
+        cx: &mut InputContext<'_, '_>,
+    ) -> Seq {
+        let at = Seq(next.seq.0 - 1);
+        self.move_to(collection, at);
+        if !self.awaits_verdict(next) {
+            self.release(cx);
+        }
+        at
     }
 
     /// The stream of a live collection was sent up to this seq.
@@ -362,7 +429,9 @@ impl Session {
                     if self.verdicts.holds(number, entry.seq)
                         || self.verdicts.unit_of(number).is_some() =>
                 {
-                    return NextChange::Own(number);
+                    if scopes.is_none_or(|scopes| entry.is_told_by_ack(scopes)) {
+                        return NextChange::Own(number);
+                    }
                 }
                 // acknowledged out of place, or never to be: the stream has no gaps
                 (Handshake::Resumable { .. }, _) => {}
@@ -416,9 +485,8 @@ impl Session {
     ) {
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
         self.counters.fell_behind += 1;
-        subscription.progress =
-            Progress::CatchingUp(Box::new(Position::Delta { floor: at, after: at }));
-        let partial = subscription.partial;
+        subscription.progress = Progress::CatchingUp(Box::new(subscription.behind(at)));
+        let (partial, (set, refused)) = (subscription.partial, subscription.numbered());
         self.release(cx);
         if self.level() == Level::Resumable {
             let subscribed = ServerMessage::Subscribed {
@@ -427,8 +495,8 @@ impl Session {
                 head: Some(cx.env.rings.head(collection)),
                 mode: Some(Mode::Delta),
                 partial,
-                set: None,
-                refused: Vec::new(),
+                set,
+                refused,
             };
             self.send_message(&subscribed, cx);
         }

@@ -1,13 +1,16 @@
 //! The subscriptions of a connection.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::Cursor;
 use crate::protocol::name::{Collection, Seq};
-use crate::rules::page::{PageLimits, Position};
+use crate::protocol::scopes::ScopeName;
+use crate::rules::page::{PageLimits, Position, SetPosition};
 use crate::rules::scope::ScopeSet;
 use crate::server::ring::{Ring, Upcoming};
+use crate::server::sets::NamedSet;
 
 /// A collection that the client follows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Subscription {
     pub(super) stamp: u64,
     /// The scopes that it is of; `None` for the whole collection.
     pub(super) scopes: Option<ScopeSet>,
+    /// The number of its set, and the names of its scopes at level 2.
+    pub(super) set: Option<Box<NamedSet>>,
     /// The limits of its pages.
     pub(super) page: PageLimits,
     pub(super) progress: Progress,
@@ -44,6 +49,26 @@ impl Subscription {
         match self.progress {
             Progress::Live(at) => Some(at),
             Progress::CatchingUp(_) => None,
+        }
+    }
+
+    /// The number of scopes that it takes, at least 1.
+    pub(super) fn weight(&self) -> usize {
+        self.set.as_ref().map_or(1, |set| set.names.len().max(1))
+    }
+
+    /// The number of its set, and the scopes of which the user may read nothing.
+    pub(super) fn numbered(&self) -> (Option<u64>, Vec<ScopeName>) {
+        self.set.as_ref().map_or_else(Default::default, |set| (set.number, set.refused.clone()))
+    }
+
+    /// The position in the store of one that was sent everything up to a seq.
+    pub(super) fn behind(&self, at: Seq) -> Position {
+        match &self.set {
+            Some(set) if !set.names.is_empty() => {
+                Position::Set(Box::new(SetPosition::behind(at, set.names.keys().cloned())))
+            }
+            Some(_) | None => Position::Delta { floor: at, after: at },
         }
     }
 

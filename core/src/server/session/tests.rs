@@ -4,6 +4,7 @@
 mod auth;
 mod random;
 mod scopes;
+mod sets;
 mod stream;
 mod units;
 mod verdicts;

@@ -57,6 +57,11 @@ impl Session {
             if self.level() == Level::Plain {
                 ring.ask_plain();
             }
+            if let (Some(_), Some(Upcoming::Entry(first))) =
+                (&scopes, ring.next(at, scopes.as_ref()))
+            {
+                at = Seq(first.seq.0 - 1);
+            }
             let (from, shown, placed) = (at, frames.len(), in_place.len());
             while let Some(Upcoming::Entry(entry)) = ring.next(at, scopes.as_ref())
                 && entry.order == order
@@ -92,6 +97,7 @@ impl Session {
         }
         if own.is_some_and(|first| self.verdicts.any_below(first)) {
             // all that was below it in the order of the numbers was below it in that of the streams
+            places.iter().for_each(|(collection, from, _)| self.move_to(collection, *from));
             self.release(cx);
         }
         for (collection, _, at) in places {
@@ -101,7 +107,9 @@ impl Session {
         match own {
             Some(first) => {
                 let acks = self.verdicts.unit_in_place(first, &in_place);
-                self.send_acks(acks, cx);
+                // records that it has brought into a set come before its acks
+                frames.extend(acks.into_iter().map(frame_of));
+                self.send_together(frames, cx);
             }
             None => self.send_together(frames, cx),
         }
@@ -111,12 +119,7 @@ impl Session {
 
     /// Sends the acks of a unit in one frame.
     pub(super) fn send_acks(&mut self, acks: Vec<Ack>, cx: &mut InputContext<'_, '_>) {
-        let frame = |ack| {
-            let mut frame = Vec::new();
-            ServerMessage::Ack(ack).encode(Level::Resumable, &mut frame);
-            Bytes::from(frame)
-        };
-        self.send_together(acks.into_iter().map(frame).collect(), cx);
+        self.send_together(acks.into_iter().map(frame_of).collect(), cx);
     }
 
     /// Sends messages in one frame; at level 1, which has none for several, one after the other.
@@ -142,7 +145,9 @@ impl Session {
             return;
         };
         let at = cursor.seq;
+        let mut set = None;
         if let Some(subscription) = self.subscriptions.get_mut(&collection) {
+            set = subscription.numbered().0;
             // what its pages have shown may be half of a unit: another one of it is needed
             if (any_again || outrun) && !subscription.again {
                 return;
@@ -152,7 +157,7 @@ impl Session {
             subscription.progress = Progress::Live(at);
         }
         if self.level() == Level::Resumable {
-            let synced = ServerMessage::Synced { collection, cursor, count, checksum, set: None };
+            let synced = ServerMessage::Synced { collection, cursor, count, checksum, set };
             self.send_message(&synced, cx);
         }
     }
@@ -186,6 +191,12 @@ impl Session {
             None => others.next().is_none(),
         }
     }
+}
+
+fn frame_of(ack: Ack) -> Bytes {
+    let mut frame = Vec::new();
+    ServerMessage::Ack(ack).encode(Level::Resumable, &mut frame);
+    frame.into()
 }
 
 impl PendingSync {

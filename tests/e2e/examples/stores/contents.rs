@@ -205,7 +205,7 @@ fn catch_up(rows: &MemoryRows, collection: &str, cursor: Option<Cursor>, out: &m
             line(out, &format!("  head {}, mode {:?}", opened.head, opened.mode));
         }
         match page.content {
-            Content::Snapshot { records, range: _ } => {
+            Content::Snapshot { records, .. } | Content::Load { records, .. } => {
                 for record in records {
                     let (id, document) = (&record.id, sorted(&record.document.to_string()));
                     let (seq, version) = (record.seq.unwrap_or_default(), record.version);

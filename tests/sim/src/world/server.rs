@@ -110,7 +110,9 @@ fn resume_of(request: &ReadRequest) -> Option<&Epoch> {
         Position::Start { resume: None, .. }
         | Position::Now
         | Position::Delta { .. }
-        | Position::Snapshot { .. } => None,
+        | Position::Snapshot { .. }
+        | Position::StartOfSet { .. }
+        | Position::Set(_) => None,
     }
 }
 

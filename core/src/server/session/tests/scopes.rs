@@ -13,8 +13,8 @@ use crate::rules::transaction::tests::{insert, unset, update};
 use crate::rules::transaction::{Sweep, SweepPlace};
 
 /// Filters, each with the model's own test of a record.
-type Test = fn(&Value) -> bool;
-const FILTERS: [(&str, Test); 6] = [
+pub(super) type Test = fn(&Value) -> bool;
+pub(super) const FILTERS: [(&str, Test); 6] = [
     (r#"{"room":"a"}"#, |of| of["room"] == "a"),
     (r#"{"room":1}"#, |of| of["room"].as_f64() == Some(1.0)),
     (r#"{"members[]":"ann"}"#, |of| {
@@ -29,7 +29,7 @@ const FILTERS: [(&str, Test); 6] = [
     }),
 ];
 
-fn declared(world: &mut World) {
+pub(super) fn declared(world: &mut World) {
     let keys = ["room", "members[]", "project+status"].map(|key| key.parse::<ScopeKey>().unwrap());
     let keys = BTreeMap::from([(todos(), keys.to_vec())]);
     world.store.commit(&Transaction::Declare(keys));
@@ -86,7 +86,7 @@ impl App {
     }
 }
 
-fn value(document: &crate::protocol::document::Document) -> Value {
+pub(super) fn value(document: &crate::protocol::document::Document) -> Value {
     serde_json::to_value(document).unwrap()
 }
 
@@ -99,7 +99,7 @@ fn seen(of: &Value) -> Value {
         .into()
 }
 
-fn field() -> impl Strategy<Value = &'static str> {
+pub(super) fn field() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         r#""room":"a""#,
         r#""room":"b""#,
@@ -264,7 +264,7 @@ impl Apps {
 }
 
 /// Two fields, or the second one where both are the same.
-fn joined(a: &str, b: &str) -> String {
+pub(super) fn joined(a: &str, b: &str) -> String {
     let name = |field: &str| String::from(field.split(':').next().unwrap());
     if name(a) == name(b) { b.into() } else { format!("{a},{b}") }
 }

@@ -1,0 +1,411 @@
+//! The catch-up of a set of scopes: the changes of those that are loaded, and between them the loads of
+//! the others, one page at a time (PROTOCOL 8.26 to 8.29).
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::limits::{Budget, PageLimits};
+use super::scope::{Holding, NoScope, ScopeAt, built, undeclared};
+use super::{Content, Next, Opened, Page, Position, ReaderView, bytes_of, sync_record};
+use crate::protocol::hash::Checksum;
+use crate::protocol::message::{Cursor, Mode, Resume};
+use crate::protocol::name::Seq;
+use crate::protocol::scopes::{LeftRecord, ScopePlace};
+use crate::rules::record::RecordRow;
+use crate::rules::record::scopes::{Declared, DeclaredKey};
+use crate::rules::scope::Scope;
+use crate::store::StoreError;
+
+/// The position in a run over a set of scopes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SetPosition {
+    /// The seq up to which the reader knows the fields of what is loaded; `None` while nothing is.
+    floor: Option<Seq>,
+    /// The seq up to which the changes of the loaded scopes were sent.
+    after: Seq,
+    /// The scopes, in the order of the reader.
+    scopes: Vec<(Scope, Place)>,
+}
+
+/// The part of a scope that the reader holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Place {
+    /// All that left it above this seq was told, or has to be.
+    Loaded {
+        since: Seq,
+    },
+    Loading(Load),
+    Waiting,
+}
+
+/// The place in the load of a scope.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Load {
+    /// The head when it began.
+    snapshot_seq: Seq,
+    /// The seq up to which it was sent.
+    after: Option<Seq>,
+}
+
+impl SetPosition {
+    /// The position of a reader who has everything up to a seq.
+    pub(crate) fn behind(seq: Seq, scopes: impl Iterator<Item = Scope>) -> Self {
+        let place = Place::Loaded { since: seq };
+        let scopes = scopes.map(|scope| (scope, place)).collect();
+        Self { floor: Some(seq), after: seq, scopes }
+    }
+
+    /// Leaves out scopes. A leave may have been passed over because of them: the changes begin anew.
+    fn lose(&mut self, lost: &[Scope]) {
+        self.scopes.retain(|(scope, _)| !lost.contains(scope));
+        self.after = self.floor.unwrap_or(self.after);
+    }
+
+    /// The scopes that are loaded, and those that are loading, by their places in the list.
+    fn held(&self) -> impl Iterator<Item = (&Scope, bool)> {
+        self.scopes.iter().filter_map(|(scope, place)| match place {
+            Place::Loaded { .. } => Some((scope, true)),
+            Place::Loading(_) => Some((scope, false)),
+            Place::Waiting => None,
+        })
+    }
+
+    fn is_loaded(&self) -> bool {
+        self.scopes.iter().all(|(_, place)| matches!(place, Place::Loaded { .. }))
+    }
+
+    /// The next scope to load: one that is loading before those that wait.
+    fn next_load(&self) -> Option<(usize, Option<Load>)> {
+        let loading = self.scopes.iter().enumerate().find_map(|(at, (_, place))| match place {
+            Place::Loading(load) => Some((at, Some(*load))),
+            Place::Loaded { .. } | Place::Waiting => None,
+        });
+        loading.or_else(|| {
+            let waits = |(_, place): &(Scope, Place)| *place == Place::Waiting;
+            Some((self.scopes.iter().position(waits)?, None))
+        })
+    }
+}
+
+impl Position {
+    /// Leaves out scopes of a set.
+    pub(crate) fn lose(&mut self, lost: &[Scope]) {
+        match self {
+            Self::StartOfSet { resume, places, .. } => {
+                *resume = None;
+                places.retain(|(scope, _)| !lost.contains(scope));
+            }
+            Self::Set(position) => position.lose(lost),
+            Self::Start { .. } | Self::Now | Self::Delta { .. } | Self::Snapshot { .. } => {}
+        }
+    }
+}
+
+/// The declared keys of a collection whose scopes a set has.
+pub(super) struct SetKeys {
+    keys: Vec<(String, DeclaredKey)>,
+}
+
+impl SetKeys {
+    fn load(view: &ReaderView<'_>) -> Result<Self, StoreError> {
+        let declared = Declared::load(view.rows, &view.reader.collection)?.unwrap_or_default();
+        let keys = declared.keys.into_iter().map(|key| (key.key.to_string(), key)).collect();
+        Ok(Self { keys })
+    }
+
+    fn find(&self, name: &[u8]) -> Option<&DeclaredKey> {
+        self.keys.iter().find(|(text, _)| text.as_bytes() == name).map(|(_, key)| key)
+    }
+
+    /// Checks that all scopes can be read.
+    fn check(&self, view: &ReaderView<'_>, position: &SetPosition) -> Result<(), NoScope> {
+        let collection = &view.reader.collection;
+        position.scopes.iter().try_for_each(|(scope, _)| {
+            let (name, _) = scope.parts();
+            let key = self.find(name);
+            let key = key.ok_or_else(|| undeclared(collection, &String::from_utf8_lossy(name)))?;
+            built(collection, key)
+        })
+    }
+
+    fn open<'a>(&self, view: &ReaderView<'a>, scope: &Scope) -> Result<ScopeAt<'a>, StoreError> {
+        let (name, value) = scope.parts();
+        let key = self.find(name).ok_or_else(|| StoreError::damaged("a scope has no key"))?;
+        Ok(ScopeAt::at(view.rows, &view.reader.collection, key.clone(), value))
+    }
+}
+
+impl ReaderView<'_> {
+    /// The first page of a run over a set.
+    pub(super) fn first_of_set(
+        &self,
+        cursor: Option<&Cursor>,
+        resume: Option<&Resume>,
+        places: &[(Scope, ScopePlace)],
+        limits: PageLimits,
+    ) -> Result<Result<Page, NoScope>, StoreError> {
+        let keys = SetKeys::load(self)?;
+        let fresh = self.fresh_set(places.iter().map(|(scope, _)| scope));
+        if let Err(reason) = keys.check(self, &fresh) {
+            return Ok(Err(reason));
+        }
+        let goes_on = match self.start_of_set(cursor, resume, places)? {
+            Some(position) if self.is_kept(&keys, &position)? => Some(position),
+            Some(_) | None => None,
+        };
+        let mode = if goes_on.is_some() { Mode::Delta } else { Mode::Snapshot };
+        let position = goes_on.unwrap_or(fresh);
+        let (mut count, head) = (0, self.head.seq);
+        for (scope, _) in &position.scopes {
+            count += keys.open(self, scope)?.head()?.count;
+        }
+        let (content, next) = self.step_of_set(&keys, position, limits)?;
+        Ok(Ok(Page { opened: Some(Opened { mode, count, head }), content, next }))
+    }
+
+    /// The next page of a run over a set.
+    pub(super) fn page_of_set(
+        &self,
+        position: &SetPosition,
+        limits: PageLimits,
+    ) -> Result<Result<Page, NoScope>, StoreError> {
+        let keys = SetKeys::load(self)?;
+        if let Err(reason) = keys.check(self, position) {
+            return Ok(Err(reason));
+        }
+        let (mut position, mut opened) = (position.clone(), None);
+        if !self.is_kept(&keys, &position)? {
+            position = self.fresh_set(position.scopes.iter().map(|(scope, _)| scope));
+            let mut count = 0;
+            for (scope, _) in &position.scopes {
+                count += keys.open(self, scope)?.head()?.count;
+            }
+            opened = Some(Opened { mode: Mode::Snapshot, count, head: self.head.seq });
+        }
+        let (content, next) = self.step_of_set(&keys, position, limits)?;
+        Ok(Ok(Page { opened, content, next }))
+    }
+
+    fn fresh_set<'s>(&self, scopes: impl Iterator<Item = &'s Scope>) -> SetPosition {
+        let scopes = scopes.map(|scope| (scope.clone(), Place::Waiting)).collect();
+        SetPosition { floor: None, after: self.head.seq, scopes }
+    }
+
+    /// The position at which a run begins for a reader with this cursor and these places; `None` if
+    /// nothing of it counts.
+    fn start_of_set(
+        &self,
+        cursor: Option<&Cursor>,
+        resume: Option<&Resume>,
+        places: &[(Scope, ScopePlace)],
+    ) -> Result<Option<SetPosition>, StoreError> {
+        if self.reader.partial && !self.keeps_its_rights() {
+            return Ok(None);
+        }
+        if let Some(cursor) = cursor
+            && !self.vouches_for(cursor)?
+        {
+            return Ok(None);
+        }
+        let floor = cursor.map(|cursor| cursor.seq);
+        let mut after = floor.unwrap_or(self.head.seq);
+        match (resume, floor) {
+            (None, _) => {}
+            (Some(Resume::Delta { epoch, seq }), Some(_)) => {
+                if self.is_current(epoch, *seq)? {
+                    after = after.max(*seq);
+                } else if !self.vouches_for(&Cursor { epoch: epoch.clone(), seq: *seq })? {
+                    return Ok(None);
+                }
+            }
+            (Some(_), _) => return Ok(None),
+        }
+        let mut scopes = Vec::with_capacity(places.len());
+        for (scope, place) in places {
+            let place = match (place, floor) {
+                (ScopePlace::Waiting, _) => Place::Waiting,
+                (ScopePlace::Loaded, Some(since)) => Place::Loaded { since },
+                (ScopePlace::Loaded, None) => return Ok(None),
+                (ScopePlace::Loading(load), _) => {
+                    let (snapshot_seq, after) = (load.snapshot_seq, load.after);
+                    if !self.is_current(&load.epoch, snapshot_seq.max(after))? {
+                        return Ok(None);
+                    }
+                    Place::Loading(Load { snapshot_seq, after: Some(after) })
+                }
+            };
+            scopes.push((scope.clone(), place));
+        }
+        Ok(Some(SetPosition { floor, after, scopes }))
+    }
+
+    /// Returns `true` if nothing is forgotten that the reader of held scopes has yet to learn.
+    fn is_kept(&self, keys: &SetKeys, position: &SetPosition) -> Result<bool, StoreError> {
+        let has_news = self.head.seq > position.after;
+        for (scope, place) in &position.scopes {
+            let since = match place {
+                Place::Loaded { .. } if !has_news => continue,
+                Place::Loaded { since } => *since,
+                Place::Loading(load) => load.snapshot_seq,
+                Place::Waiting => continue,
+            };
+            if keys.open(self, scope)?.horizon()? > since {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The step from a position in this view: changes of what is loaded; else a page of a load.
+    fn step_of_set(
+        &self,
+        keys: &SetKeys,
+        mut position: SetPosition,
+        limits: PageLimits,
+    ) -> Result<(Content, Next), StoreError> {
+        if self.head.seq > position.after && position.floor.is_some() {
+            let (changes, last, done) = self.changes_of_set(keys, &position, limits)?;
+            position.after = if done { self.head.seq } else { last };
+            if !changes.is_empty() || !done {
+                let next = if done && position.is_loaded() {
+                    self.done_with_set(keys, &position)?
+                } else {
+                    Next::More(Position::Set(position.into()))
+                };
+                return Ok((Content::Changes(changes), next));
+            }
+        }
+        let Some((at, load)) = position.next_load() else {
+            let next = self.done_with_set(keys, &position)?;
+            return Ok((Content::Changes(Vec::new()), next));
+        };
+        let load = load.unwrap_or(Load { snapshot_seq: self.head.seq, after: None });
+        let (content, up_to) = self.load(keys, &position, at, load, limits)?;
+        position.scopes[at].1 = match up_to {
+            Some(after) => Place::Loading(Load { after: Some(after), ..load }),
+            None => Place::Loaded { since: load.snapshot_seq },
+        };
+        if up_to.is_none() && position.floor.is_none() {
+            position.floor = Some(load.snapshot_seq);
+            position.after = self.head.seq;
+        }
+        let next = if position.is_loaded() {
+            self.done_with_set(keys, &position)?
+        } else {
+            Next::More(Position::Set(position.into()))
+        };
+        Ok((content, next))
+    }
+
+    fn changes_of_set(
+        &self,
+        keys: &SetKeys,
+        position: &SetPosition,
+        limits: PageLimits,
+    ) -> Result<(Vec<super::PageChange>, Seq, bool), StoreError> {
+        let mut holding = Holding::default();
+        let mut loaded = Vec::new();
+        for (scope, is_loaded) in position.held() {
+            let at = keys.open(self, scope)?;
+            holding.add(&at, is_loaded);
+            if is_loaded {
+                loaded.push(at);
+            }
+        }
+        let floor = position.floor.unwrap_or_default();
+        self.changes_in(&loaded, &holding, floor, position.after, limits)
+    }
+
+    /// A page of the load of a scope, and its end; `None` for the last.
+    fn load(
+        &self,
+        keys: &SetKeys,
+        position: &SetPosition,
+        at: usize,
+        load: Load,
+        limits: PageLimits,
+    ) -> Result<(Content, Option<Seq>), StoreError> {
+        let scope = &position.scopes[at].0;
+        let here = keys.open(self, scope)?;
+        let mut others = None;
+        let after = load.after.unwrap_or_default();
+        let room = limits.records.max(1);
+        let mut noted = BTreeMap::new();
+        here.note_changes([after, after.max(load.snapshot_seq)], room + 1, &mut noted)?;
+        let mut budget = Budget::new(limits);
+        let (mut records, mut left) = (Vec::new(), Vec::new());
+        let (mut last, mut done) = (after, noted.len() <= room);
+        for (seq, id) in noted {
+            let record = RecordRow::load(self.rows, &self.reader.collection, &id)?
+                .ok_or_else(|| StoreError::damaged("a scope names a missing record"))?;
+            let member = record.document.as_ref().filter(|_| here.has(&record));
+            match member.filter(|_| self.shows(&id, &record)) {
+                Some(document) => {
+                    let record = sync_record(&id, &record, document);
+                    if !budget.takes(id.len() + document.size() + bytes_of(&record.at)) {
+                        done = false;
+                        break;
+                    }
+                    records.push(record);
+                }
+                // it may have been shown, and has left or is withheld by now
+                None if seq > load.snapshot_seq => {
+                    if member.is_none()
+                        && self.is_in_others(&mut others, keys, position, at, &record)?
+                    {
+                        last = seq;
+                        continue;
+                    }
+                    if !budget.takes(id.len()) {
+                        done = false;
+                        break;
+                    }
+                    left.push(LeftRecord { id, seq });
+                }
+                None => {}
+            }
+            last = seq;
+        }
+        let up_to = (!done).then_some(last);
+        let (scope, snapshot_seq) = (scope.clone(), load.snapshot_seq);
+        let content =
+            Content::Load { scope, records, left, after: load.after, up_to, snapshot_seq };
+        Ok((content, up_to))
+    }
+
+    /// Returns `true` if a record is in another scope that is held.
+    fn is_in_others(
+        &self,
+        others: &mut Option<Holding>,
+        keys: &SetKeys,
+        position: &SetPosition,
+        at: usize,
+        record: &RecordRow,
+    ) -> Result<bool, StoreError> {
+        if others.is_none() {
+            let mut found = Holding::default();
+            let this = &position.scopes[at].0;
+            for (other, is_loaded) in position.held().filter(|(other, _)| *other != this) {
+                found.add(&keys.open(self, other)?, is_loaded);
+            }
+            *others = Some(found);
+        }
+        Ok(others.as_ref().is_some_and(|others| others.place_of(record).is_some()))
+    }
+
+    /// The sums over the scopes of a set.
+    fn done_with_set(&self, keys: &SetKeys, position: &SetPosition) -> Result<Next, StoreError> {
+        let (mut count, mut checksum) = (0, Checksum::default());
+        for (scope, _) in &position.scopes {
+            let head = keys.open(self, scope)?.head()?;
+            count += head.count;
+            checksum.0 = checksum.0.wrapping_add(head.checksum.0);
+        }
+        Ok(Next::Done {
+            cursor: Cursor { epoch: self.epoch()?, seq: self.head.seq },
+            count,
+            checksum: (!self.reader.partial).then_some(checksum),
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! Sets of scopes, as clients ask for them and as their users' rights grant them.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::protocol::message::{Cursor, Resume};
+use crate::protocol::name::Collection;
+use crate::protocol::scopes::{AskedScope, ScopeName, ScopePlace};
+use crate::rules::page::Position;
+use crate::rules::policy::{Access, Asker, Policy};
+use crate::rules::scope::{Scope, ScopeSet};
+
+/// A set of scopes that a client asks for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct AskedSet {
+    scopes: Vec<(Scope, AskedScope)>,
+}
+
+/// The scopes of a set with the names that the client gave them.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct NamedSet {
+    /// The number of the set.
+    pub(crate) number: Option<u64>,
+    /// The scopes; empty for the whole collection.
+    pub(crate) names: BTreeMap<Scope, ScopeName>,
+    /// Those that the user may not read.
+    pub(crate) refused: Vec<ScopeName>,
+}
+
+/// The part of a set that a user may read.
+pub(crate) struct GrantedSet {
+    pub(crate) access: Access,
+    pub(crate) set: NamedSet,
+    places: Vec<(Scope, ScopePlace)>,
+}
+
+impl AskedSet {
+    /// The scopes of a message; `None` if it is about the whole collection.
+    ///
+    /// # Errors
+    /// The problem, for people.
+    pub(crate) fn read(scopes: Vec<AskedScope>) -> Result<Option<Self>, String> {
+        let mut seen = BTreeSet::new();
+        let mut found = Vec::with_capacity(scopes.len());
+        for asked in scopes {
+            let scope = Scope::of(&asked.name.parts).map_err(|error| error.to_string())?;
+            if !seen.insert(scope.clone()) {
+                return Err(format!("the scope {} is there twice", asked.name));
+            }
+            found.push((scope, asked));
+        }
+        Ok((!found.is_empty()).then_some(Self { scopes: found }))
+    }
+
+    /// The part of the set that a user may read; `None` if that is nothing.
+    pub(crate) fn grant(
+        self,
+        number: Option<u64>,
+        policy: &dyn Policy,
+        by: &Asker<'_>,
+        collection: &Collection,
+    ) -> Option<GrantedSet> {
+        let mut set = NamedSet { number, ..NamedSet::default() };
+        let mut access = Access::All;
+        let mut places = Vec::with_capacity(self.scopes.len());
+        for (scope, AskedScope { name, place }) in self.scopes {
+            let own = policy.access_to_scope(by, collection, &name.parts);
+            if own == Access::None {
+                set.refused.push(name);
+                continue;
+            }
+            access = wider(access, own);
+            set.names.insert(scope.clone(), name);
+            places.push((scope, place));
+        }
+        (!places.is_empty()).then_some(GrantedSet { access, set, places })
+    }
+}
+
+/// The access that asks about each record that one of both asks about.
+fn wider(one: Access, other: Access) -> Access {
+    match (one, other) {
+        (Access::Related, _) | (_, Access::Related) => Access::Related,
+        (Access::Some, _) | (_, Access::Some) => Access::Some,
+        (_, _) => Access::All,
+    }
+}
+
+impl GrantedSet {
+    /// The scopes, and the position at which the catch-up of a reader begins.
+    pub(crate) fn start(
+        self,
+        cursor: Option<Cursor>,
+        resume: Option<Resume>,
+    ) -> (NamedSet, ScopeSet, Position) {
+        let scopes = self.set.scopes();
+        (self.set, scopes, Position::StartOfSet { cursor, resume, places: self.places })
+    }
+}
+
+impl NamedSet {
+    pub(crate) fn scopes(&self) -> ScopeSet {
+        Arc::new(self.names.keys().cloned().collect())
+    }
+
+    /// The access of a user to the set, and the scopes of which they may read nothing.
+    pub(crate) fn sight(
+        &self,
+        policy: &dyn Policy,
+        by: &Asker<'_>,
+        collection: &Collection,
+    ) -> (Access, Vec<Scope>) {
+        let (mut access, mut lost) = (Access::All, Vec::new());
+        for (scope, name) in &self.names {
+            match policy.access_to_scope(by, collection, &name.parts) {
+                Access::None => lost.push(scope.clone()),
+                own @ (Access::All | Access::Some | Access::Related) => {
+                    access = wider(access, own);
+                }
+            }
+        }
+        (if lost.len() == self.names.len() { Access::None } else { access }, lost)
+    }
+
+    /// The position that forgets what the reader holds.
+    pub(crate) fn reload(&self) -> Position {
+        let places = self.names.keys().map(|scope| (scope.clone(), ScopePlace::Loaded)).collect();
+        // what is loaded without a cursor counts for nothing
+        Position::StartOfSet { cursor: None, resume: None, places }
+    }
+}
