@@ -4,10 +4,10 @@
 mod lone_replica;
 
 use bytes::Bytes;
-use synclayer_core::testing::{InspectReplica, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Batch, ClientStore, Command, CommitNumber, ConflictStrategy, ConnId, EventKind, Input,
-    MemoryClientStore, Query, Scan, Timestamp, WatchId, Write,
+    MemoryClientStore, Query, Scan, Timer, Timestamp, WatchId, Write,
 };
 
 use lone_replica::{LoneReplica, ack, change, config, synced, todos, with};
@@ -313,6 +313,81 @@ fn a_store_learns_when_all_its_rows_are_counted() {
         lone.hear(&synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]));
         assert_eq!(lone.replica.store().rows_are_counted(), !proves);
     }
+}
+
+/// The records `a` to `e` as the server has them, with `a` as of `seq`.
+fn five(seq: u64) -> Vec<(&'static str, u64, &'static str)> {
+    let a = if seq == 1 { r#"{"n":1}"# } else { r#"{"n":2}"# };
+    vec![("a", seq, a), ("b", 2, "{}"), ("c", 3, "{}"), ("d", 4, "{}"), ("e", 5, "{}")]
+}
+
+/// A replica that takes two rows at a time, starts on a store that does not vouch for its rows, and hears
+/// that it is in step.
+fn counting(lost: Option<&str>) -> LoneReplica {
+    let few = || with(config(), |config| config.index_rows = 2);
+    let mut lone = LoneReplica::new(few());
+    lone.dial();
+    lone.welcome(0, "");
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"snapshot"}}"#)
+        .hear(r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"a","data":{"n":1},"seq":1},{"id":"b","data":{},"seq":2},{"id":"c","data":{},"seq":3},{"id":"d","data":{},"seq":4},{"id":"e","data":{},"seq":5}]},"metadata":{"snapshotSeq":5}}"#)
+        .hear(&synced("e1", 5, &five(1)));
+    let mut store = lone.replica.store().clone().reopen();
+    if let Some(id) = lost {
+        let mut batch = Batch::default();
+        let mut take = |key: &[u8], _: Bytes| {
+            if key.ends_with(format!("todos\0{id}").as_bytes()) {
+                batch.delete(key.to_vec());
+            }
+            Ok(Scan::Next)
+        };
+        store.rows().scan(b"", &[0xff; 8], &mut take).unwrap();
+        assert_eq!(batch.ops().len(), 1);
+        store.commit(CommitNumber(store.last().0 + 1), batch).unwrap();
+    }
+    let mut lone = LoneReplica::on(few(), store);
+    lone.dial();
+    lone.welcome(0, "");
+    lone.sent();
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#)
+        .hear(&synced("e1", 5, &five(1)));
+    lone
+}
+
+#[test]
+fn many_rows_are_counted_in_parts_while_changes_come() {
+    let mut lone = counting(None);
+    assert!(lone.replica.status().collections[&todos()].live, "it waits for no count");
+    assert!(!lone.replica.store().rows_are_counted());
+    assert_eq!(lone.replica.deadline().unwrap().1, Timer::Count);
+    // of what was counted, and of what was not
+    lone.hear(&change("update", "a", r#"{"n":2}"#, 6, "2026-01-01T00:00:00Z"))
+        .hear(&change("insert", "aa", "{}", 7, "2026-01-01T00:00:00Z"))
+        .hear(&change("delete", "e", "null", 8, "2026-01-01T00:00:00Z"))
+        .hear(&change("insert", "f", "{}", 9, "2026-01-01T00:00:00Z"));
+    while lone.replica.deadline().is_some_and(|(_, timer)| timer == Timer::Count) {
+        assert!(!lone.replica.store().rows_are_counted());
+        lone.pass(1);
+        lone.replica.check().unwrap();
+    }
+    assert!(lone.replica.store().rows_are_counted());
+    assert_eq!(lone.sent(), [] as [String; 0], "it is in step");
+    let mut rows = five(6);
+    rows[4] = ("f", 9, "{}");
+    rows.insert(1, ("aa", 7, "{}"));
+    lone.hear(&synced("e1", 9, &rows));
+    assert!(!lone.saw(|kind| matches!(kind, EventKind::ChecksumMismatch { .. })));
+}
+
+#[test]
+fn a_row_that_is_missing_is_found_by_a_count_in_parts() {
+    let mut lone = counting(Some("d"));
+    assert_eq!(lone.sent(), [] as [String; 0], "nothing is known of it yet");
+    lone.pass(1).pass(1);
+    let sent = lone.sent();
+    assert!(sent[0].contains(r#""cursor":{"epoch":"e1","seq":5}"#), "{sent:?}");
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#)
+        .hear(&synced("e1", 5, &five(1)));
+    assert!(mismatched(&mut lone));
 }
 
 #[test]

@@ -86,6 +86,7 @@ impl Client {
             progress: 0,
             commits: Commits::after(last_commit),
             indexes: Indexes::default(),
+            count_at: None,
             halted: None,
             config,
         };

@@ -19,7 +19,7 @@ use crate::protocol::message::{
 use crate::protocol::name::{Collection, RecordId, Seq};
 use crate::protocol::scopes::ScopeName;
 use crate::protocol::write::{Change, WriteKind};
-use crate::rules::row::{Row, StreamRow};
+use crate::rules::row::{Figures, Row, StreamRow};
 use crate::store::StoreError;
 
 /// The approximate number of bytes of a record besides its content.
@@ -138,6 +138,7 @@ impl Client {
         set: Option<u64>,
     ) -> Result<(), StepError> {
         self.tell_progress(edit);
+        let most = self.rows_at_once();
         let Some(mut records) = self.records(collection) else { return Ok(()) };
         if records.stream.phase() != Phase::CatchingUp || !records.stream.answers(set) {
             edit.ignore();
@@ -150,9 +151,13 @@ impl Client {
             return Err(StepError::peer("a catch-up ended before every scope was loaded"));
         }
         if let Some(checksum) = checksum {
-            let told = (count, checksum);
-            if records.stream.is_unverified() || records.stream.held() != told {
+            let told = Figures { count, checksum };
+            // of a set of scopes not so much is held that it has to be counted in parts
+            let is_set = records.stream.row.set.is_some();
+            if records.stream.held() != told || is_set && records.stream.is_unverified() {
                 records.recount(edit)?;
+            } else if records.stream.is_unverified() {
+                records.begin_counting(edit, most)?;
             }
             if records.stream.held() != told {
                 self.mismatched(edit, collection);
@@ -161,6 +166,9 @@ impl Client {
         }
         records.stream.caught_up(cursor);
         records.save(edit);
+        if records.stream.is_counting() {
+            self.count_soon();
+        }
         if self.take_stock(edit, collection)?
             && let Some(mut records) = self.records(collection)
         {
@@ -367,8 +375,8 @@ impl Records<'_> {
     /// Counts what is held by the rows themselves. The running figures tell nothing of a row that
     /// was altered behind the replica's back; and they would stay wrong by it when it has healed.
     pub(super) fn recount(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
-        let (count, checksum) = count_rows(edit, self.collection, &self.stream.row)?;
-        self.stream.recounted(count, checksum);
+        let figures = count_rows(edit, self.collection, &self.stream.row, None)?;
+        self.stream.recounted(figures);
         Ok(())
     }
 
@@ -396,21 +404,18 @@ impl Records<'_> {
     }
 }
 
-/// The number of stored records that the server has, and their checksum.
+/// The figures of the stored records that the server has, of those up to one or of all.
 pub(super) fn count_rows(
     edit: &Edit<'_>,
     collection: &Collection,
     stream: &StreamRow,
-) -> Result<(u64, Checksum), StoreError> {
-    let (mut count, mut checksum) = (0, Checksum::default());
-    edit.each_row(collection, &mut |id, row| {
-        if let Some(document) = row.server.as_ref().filter(|_| !stream.is_held(&row)) {
-            let times = stream.counts(document);
-            count += times;
-            (0..times).for_each(|_| checksum.add(id, row.seq, document));
-        }
+    up_to: Option<&RecordId>,
+) -> Result<Figures, StoreError> {
+    let mut figures = Figures::default();
+    edit.each_row_up_to(collection, up_to, &mut |id, row| {
+        stream.add_to(&mut figures, id, &row);
     })?;
-    Ok((count, checksum))
+    Ok(figures)
 }
 
 /// Returns the event for a server that does not go on from a cursor. One beyond the server's head is
@@ -442,6 +447,6 @@ fn read_again(stream: &Stream) -> String {
     format!(
         "the whole collection is read again; of the records held here ({}) those go that the server no \
          longer has, writes that wait stay, and nothing has to be done",
-        stream.row.count
+        stream.row.figures.count
     )
 }

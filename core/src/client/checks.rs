@@ -50,7 +50,9 @@ impl Client {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         (self.identity.confirmed, self.outbox.len(), self.rejected).hash(&mut hash);
         let rows = self.streams.iter().map(|(name, stream)| (name, &stream.row));
-        rows.for_each(|(name, row)| (name, &row.cursor, &row.resume, row.count).hash(&mut hash));
+        rows.for_each(|(name, row)| {
+            (name, &row.cursor, &row.resume, row.figures.count).hash(&mut hash)
+        });
         hash.finish()
     }
 
@@ -65,6 +67,7 @@ impl Client {
         if self.halted.is_none() {
             self.streams.check()?;
             self.indexes.check(self.keys, &edit)?;
+            self.check_counting(&edit)?;
         }
         self.check_kept(store)
     }
@@ -108,9 +111,21 @@ impl Client {
         }
         let edit = Edit::new(store, self.keys, self.now.wall);
         for (collection, stream) in self.streams.iter().filter(|(_, held)| held.is_confirmed()) {
-            let counted = count_rows(&edit, collection, &stream.row);
+            let counted = count_rows(&edit, collection, &stream.row, None);
             if counted.map_err(|error| error.message)? != stream.held() {
                 return Err(alloc::format!("what is kept of {collection} is not what it holds"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that what was counted of a collection is what its rows up to that place are.
+    fn check_counting(&self, edit: &Edit<'_>) -> Result<(), String> {
+        for (collection, stream) in self.streams.iter() {
+            let Some(recount) = &stream.row.recount else { continue };
+            let counted = count_rows(edit, collection, &stream.row, recount.up_to.as_ref());
+            if counted.map_err(|error| error.message)? != recount.figures {
+                return Err(alloc::format!("what was counted of {collection} is not what it has"));
             }
         }
         Ok(())

@@ -152,6 +152,7 @@ impl Client {
                 Timer::Probe => self.probe(edit),
                 Timer::Leave => self.leave_unused(edit)?,
                 Timer::Index => self.work_on_indexes(edit)?,
+                Timer::Count => self.count_on(edit)?,
                 Timer::Ping => self.ping(edit),
                 Timer::PingTimeout => {
                     self.fail_silent_connection(edit, "the server did not answer a ping");

@@ -485,7 +485,17 @@ impl<'a> Edit<'a> {
         collection: &Collection,
         visit: &mut dyn FnMut(&RecordId, Row),
     ) -> Result<(), StoreError> {
-        let (from, to) = self.keys.rows(collection, None, None);
+        self.each_row_up_to(collection, None, visit)
+    }
+
+    /// Shows the rows of a collection up to a record, that one included, or all of them.
+    pub(super) fn each_row_up_to(
+        &self,
+        collection: &Collection,
+        up_to: Option<&RecordId>,
+        visit: &mut dyn FnMut(&RecordId, Row),
+    ) -> Result<(), StoreError> {
+        let (from, to) = self.keys.rows(collection, None, up_to);
         self.rows.scan(&from, &to, &mut |key, value| {
             visit(&record_of(key)?.1, Row::decode(value)?);
             Ok(Scan::Next)

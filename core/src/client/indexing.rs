@@ -141,7 +141,7 @@ impl Client {
     }
 
     fn work_on(&mut self, edit: &mut Edit<'_>, number: u32) -> Result<(), StoreError> {
-        let most = self.config.index_rows.max(1);
+        let most = self.rows_at_once();
         let Some(Unfinished { row, records }) = self.indexes.unfinished.get_mut(&number) else {
             return Ok(());
         };

@@ -205,6 +205,8 @@ pub enum Timer {
     Leave,
     /// An index is being built or removed, and the next part of it is due.
     Index,
+    /// The rows of a store that does not vouch for them are being counted, and the next part is due.
+    Count,
     /// A poll is due, or the backup of a connection.
     Poll,
     /// The answer to an HTTP request takes too long.

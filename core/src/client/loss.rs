@@ -77,7 +77,7 @@ impl Client {
                 records.save(edit);
                 return Ok(true);
             }
-            let of = missing + records.stream.row.count;
+            let of = missing + records.stream.row.figures.count;
             let usual = || usual_decision(records.on_server_loss, missing, of);
             loss.decision = loss.decision.or_else(usual);
             loss.missing = Some(missing);

@@ -68,6 +68,8 @@ pub(crate) struct Client {
     pub(super) progress: u64,
     pub(super) commits: Commits,
     pub(super) indexes: Indexes,
+    /// The time at which the next part of a counting of rows is due.
+    pub(super) count_at: Option<Mono>,
     pub(super) halted: Option<StoreError>,
 }
 
@@ -136,6 +138,7 @@ impl Client {
             self.plain_deadline().map(|at| (at, Timer::Confirm)),
             self.leave_deadline().map(|at| (at, Timer::Leave)),
             self.index_deadline().map(|at| (at, Timer::Index)),
+            self.count_deadline().map(|at| (at, Timer::Count)),
         ];
         own.into_iter().chain(self.outbox_deadlines()).flatten().min()
     }

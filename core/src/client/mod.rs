@@ -84,6 +84,7 @@ mod reads;
 mod rebase;
 mod received;
 mod records;
+mod recount;
 mod rejections;
 pub(crate) mod replica;
 mod scopes;

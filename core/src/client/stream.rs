@@ -1,6 +1,7 @@
 //! One collection's stream: its subscription, and whether the app sees what the server has.
 
 mod cursor;
+mod proof;
 mod scopes;
 mod usage;
 
@@ -13,7 +14,6 @@ use super::plain::PlainStream;
 use super::received::Received;
 use super::scoping::Scoping;
 use super::unused::Unused;
-use crate::protocol::hash::Checksum;
 use crate::protocol::message::{Cursor, ErrorCode, Mode, Resume};
 use crate::protocol::name::RecordId;
 use crate::protocol::time::Mono;
@@ -122,7 +122,7 @@ pub(super) struct Stream {
 impl Stream {
     /// Returns the stream of a collection as it was found in the store.
     pub(super) fn found(row: StreamRow) -> Self {
-        let mut stream = Self { unverified: row.count > 0, row, ..Self::default() };
+        let mut stream = Self { unverified: row.figures.count > 0, row, ..Self::default() };
         stream.set_is_right();
         stream.scoping.changed = stream.uses_scopes();
         stream
@@ -165,12 +165,6 @@ impl Stream {
         !self.trusted && matches!(self.phase, Phase::Subscribing | Phase::CatchingUp)
     }
 
-    /// Returns `true` until the records that the store held at the start have been compared, and while
-    /// there are scopes for which they were not counted.
-    pub(super) fn is_unverified(&self) -> bool {
-        self.unverified || self.row.set.as_ref().is_some_and(|set| set.uncounted)
-    }
-
     pub(super) fn error(&self) -> Option<&StreamError> {
         self.error.as_deref()
     }
@@ -183,11 +177,6 @@ impl Stream {
     /// Returns the time since which the server's answer or changes are awaited.
     pub(super) fn awaited_since(&self) -> Option<Mono> {
         self.awaited_since
-    }
-
-    /// The number of held records, and their checksum.
-    pub(super) fn held(&self) -> (u64, Checksum) {
-        (self.row.count, self.row.checksum)
     }
 
     /// Returns `true` if every change comes as it is made. A collection that is asked for again for a
@@ -424,6 +413,7 @@ impl Stream {
         self.forget_seqs();
         self.trusted = true;
         self.row.loss = None;
+        self.row.recount = None;
         self.unverified = true;
     }
 
@@ -458,26 +448,6 @@ impl Stream {
     /// The collection holds what the server has.
     pub(super) fn confirm(&mut self) {
         self.confirmed = true;
-    }
-
-    /// The held records differ from the server's. Returns the number of times in a row.
-    pub(super) fn count_mismatch(&mut self) -> u32 {
-        self.mismatches += 1;
-        self.mismatches
-    }
-
-    /// The held records were counted by the rows themselves.
-    pub(super) fn recounted(&mut self, count: u64, checksum: Checksum) {
-        (self.row.count, self.row.checksum) = (count, checksum);
-        self.unverified = false;
-        if let Some(set) = &mut self.row.set {
-            set.uncounted = false;
-        }
-    }
-
-    /// The store vouches for the rows, and so for the figures beside them.
-    pub(super) fn trust_rows(&mut self) {
-        self.unverified = false;
     }
 
     /// A catch-up is complete, and verified.

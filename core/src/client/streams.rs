@@ -194,6 +194,13 @@ impl Streams {
         self.sort();
     }
 
+    /// Returns the name of the first collection whose rows are being counted.
+    pub(super) fn first_counting(&self) -> Option<Collection> {
+        let uncounted = self.sorted.uncounted.iter();
+        let mut counting = uncounted.filter(|of| self.get(of).is_some_and(Stream::is_counting));
+        counting.next().cloned()
+    }
+
     /// Returns `true` if all rows were counted, and no stream has changed since they were sorted.
     pub(super) fn are_counted(&self) -> bool {
         let is_sorted = self.sorted.changed.as_ref().is_some_and(BTreeSet::is_empty);

@@ -18,6 +18,7 @@
 
 mod counted;
 mod entry;
+mod figures;
 mod identity;
 mod index;
 mod keys;
@@ -28,6 +29,7 @@ mod stream;
 
 pub use entry::Rejected;
 pub(crate) use entry::{Entry, OutboxRow, Owner, Seen, Unit};
+pub(crate) use figures::{Figures, Recount};
 pub(crate) use identity::{Attempts, Identity};
 pub(crate) use index::{IndexRow, IndexState};
 pub(crate) use keys::{

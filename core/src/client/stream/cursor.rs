@@ -67,7 +67,7 @@ impl Stream {
     /// Returns `true` if nothing of the collection is held or under way.
     pub(in super::super) fn holds_nothing(&self) -> bool {
         let row = &self.row;
-        let is_empty = row.count == 0 && row.loss.is_none() && row.cursor.is_none();
+        let is_empty = row.figures.count == 0 && row.loss.is_none() && row.cursor.is_none();
         is_empty && row.resume.is_none() && !self.wanted
     }
 

@@ -1,11 +1,29 @@
 //! The server states of records: each is set together with the count and the checksum of its
 //! collection, so that they stay in step.
 
+use super::figures::Figures;
 use super::{Row, StreamRow};
 use crate::protocol::document::Document;
 use crate::protocol::name::{RecordId, Seq};
 
 impl StreamRow {
+    /// Adds a stored record to figures, if it is one that the server has shown.
+    pub(crate) fn add_to(&self, figures: &mut Figures, id: &RecordId, row: &Row) {
+        if let Some(document) = row.server.as_ref().filter(|_| !self.is_held(row)) {
+            figures.add(id, row.seq, document, self.counts(document));
+        }
+    }
+
+    /// Changes the figures that a record is in: those of all, and those of a counting that has passed it.
+    fn each_figures(&mut self, id: &RecordId, change: impl Fn(&mut Figures)) {
+        change(&mut self.figures);
+        if let Some(recount) = &mut self.recount
+            && recount.up_to.as_ref().is_some_and(|up_to| id <= up_to)
+        {
+            change(&mut recount.figures);
+        }
+    }
+
     /// Returns the seq at which a record's state was learnt, 0 if that was in an earlier generation.
     pub(crate) fn learnt(&self, row: Option<&Row>) -> Seq {
         row.filter(|row| row.generation == self.generation).map_or(Seq(0), |row| row.seq)
@@ -74,8 +92,7 @@ impl StreamRow {
                 self.miss(-1);
             } else {
                 let times = self.counts(old);
-                self.count = self.count.saturating_sub(times);
-                (0..times).for_each(|_| self.checksum.remove(id, row.seq, old));
+                self.each_figures(id, |figures| figures.remove(id, row.seq, old, times));
             }
         }
         row.server = server;
@@ -89,8 +106,7 @@ impl StreamRow {
                 self.miss(1);
             } else {
                 let times = self.counts(new);
-                self.count += times;
-                (0..times).for_each(|_| self.checksum.add(id, row.seq, new));
+                self.each_figures(id, |figures| figures.add(id, row.seq, new, times));
             }
         }
     }

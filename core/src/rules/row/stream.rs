@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::figures::{Figures, Recount};
 use super::parts::{epoch, tag, untag};
 use super::record::Row;
 use super::set::{HeldSet, put_scope, take_scope};
@@ -27,10 +28,10 @@ pub(crate) struct StreamRow {
     /// The generation of the stream. It rises with every snapshot: seqs that were learnt in an
     /// earlier generation tell nothing about the server's present seqs.
     pub(crate) generation: u64,
-    /// The number of records at the server, as far as it told.
-    pub(crate) count: u64,
-    /// The checksum of these records.
-    pub(crate) checksum: Checksum,
+    /// The figures of the records at the server, as far as it told.
+    pub(crate) figures: Figures,
+    /// The counting of them that is under way. It is not stored.
+    pub(crate) recount: Option<Recount>,
     /// The position in a plain server's collection.
     pub(crate) plain: Option<PlainMark>,
     /// The records that the server may have lost.
@@ -150,8 +151,8 @@ impl StreamRow {
             }
         }
         put_u64(&mut out, self.generation);
-        put_u64(&mut out, self.count);
-        put_u64(&mut out, self.checksum.0);
+        put_u64(&mut out, self.figures.count);
+        put_u64(&mut out, self.figures.checksum.0);
         // rows from before the support of plain servers end here
         let plain = self.plain.or_else(|| self.has_parts().then(PlainMark::default));
         if let Some(plain) = plain {
@@ -204,10 +205,11 @@ impl StreamRow {
     /// decision that was not carried out yet applies to them too.
     pub(crate) fn begin_loss(&mut self) {
         // the count of a set may be too small
-        if self.count > 0 || self.loss.is_some() || self.set.is_some() {
+        if self.figures.count > 0 || self.loss.is_some() || self.set.is_some() {
             let decision = self.loss.and_then(|loss| loss.decision);
             self.loss = Some(Loss { since: self.generation, missing: None, decision });
-            (self.count, self.checksum) = (0, Checksum::default());
+            self.figures = Figures::default();
+            self.recount = None;
         }
     }
 
@@ -234,8 +236,8 @@ impl StreamRow {
             resume,
             behind,
             generation: row.u64()?,
-            count: row.u64()?,
-            checksum: Checksum(row.u64()?),
+            figures: Figures { count: row.u64()?, checksum: Checksum(row.u64()?) },
+            recount: None,
             plain: if row.is_empty() { None } else { Some(PlainMark::take(&mut row)?) },
             loss: None,
             forgotten_above: Seq(0),
