@@ -100,9 +100,9 @@ impl Session {
         let taken: usize = others.map(|(_, other)| other.weight()).sum();
         if taken + subscription.weight() > self.limits.subscriptions {
             let most = self.limits.subscriptions;
-            let message = alloc::format!(
-                "a connection may have at most {most} subscriptions, each scope counted"
-            );
+            let counted = if subscription.set.is_some() { ", each scope counted" } else { "" };
+            let message =
+                alloc::format!("a connection may have at most {most} subscriptions{counted}");
             self.unsubscribe(&collection, cx);
             return self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
         }
