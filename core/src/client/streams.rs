@@ -100,16 +100,31 @@ impl Streams {
 
     /// Returns the names of the streams that are kept in sync although the app has not subscribed
     /// them, or were so.
-    pub(super) fn lingering(&mut self) -> Vec<Collection> {
-        self.sort();
-        self.sorted.lingering.iter().cloned().collect()
+    pub(super) fn lingering(&self) -> Vec<Collection> {
+        self.now_in(&self.sorted.lingering, Stream::lingers)
     }
 
     /// Returns the names of the streams whose set of scopes may have to be brought in line with what the
     /// app uses.
-    pub(super) fn unadjusted(&mut self) -> Vec<Collection> {
-        self.sort();
-        self.sorted.unadjusted.iter().cloned().collect()
+    pub(super) fn unadjusted(&self) -> Vec<Collection> {
+        self.now_in(&self.sorted.unadjusted, Stream::is_set_due)
+    }
+
+    /// Returns the names of the streams of a set, of which those belong in it that `belongs` is true of.
+    /// It sorts nothing: that is done once at the end of a step.
+    fn now_in(
+        &self,
+        sorted: &BTreeSet<Collection>,
+        belongs: impl Fn(&Stream) -> bool,
+    ) -> Vec<Collection> {
+        let belongs = |name: &Collection| self.get(name).is_some_and(&belongs);
+        let Some(changed) = &self.sorted.changed else {
+            return self.streams.keys().filter(|name| belongs(name)).cloned().collect();
+        };
+        if sorted.is_empty() && !changed.iter().any(belongs) {
+            return Vec::new();
+        }
+        sorted.union(changed).filter(|name| belongs(name)).cloned().collect()
     }
 
     /// Ends a step: the deadlines that follow are those of the streams as they are now. Returns the
