@@ -1,5 +1,7 @@
 //! Acknowledgements that come late or never, and what a write costs.
 
+use std::time::Duration;
+
 use serde_json::json;
 use synclayer_e2e::host::Host;
 use synclayer_e2e::proxy::{Fate, Frame};
@@ -11,7 +13,10 @@ use crate::common::{Device, converged};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_whose_ack_was_lost_may_be_followed_offline_by_another_of_the_field() {
     let host = Host::start().await;
-    let (mut writer, reader) = (Device::new(&host).await, Device::new(&host).await);
+    let reader = Device::new(&host).await;
+    // connected again before the app disconnects, it would learn the verdict
+    let hour = Duration::from_secs(3_600);
+    let mut writer = Device::with(&host, |config| config.reconnect_delay = hour).await;
     writer.todos.save_with_id("a", &json!({"n": 0, "other": true})).await.unwrap();
     writer.synced().await;
 
