@@ -23,7 +23,7 @@ use crate::rules::row::{Figures, Row, StreamRow};
 use crate::store::StoreError;
 
 /// The approximate number of bytes of a record besides its content.
-pub(super) const ABOUT_A_RECORD: usize = 100;
+const ABOUT_A_RECORD: usize = 100;
 
 /// The beginning of a catch-up, as the server announces it.
 pub(super) struct Subscribed {
@@ -315,6 +315,22 @@ impl Records<'_> {
             return Err(StepError::peer("a snapshot's page does not say which keys it covers"));
         };
         self.stream.continue_snapshot(range).map_err(StepError::peer)?;
+        self.learn_records(edit, records)?;
+        // some may have changed since the snapshot began
+        let is_newer = |record: &SyncRecord| record.seq > Some(range.snapshot_seq);
+        self.stream.row.behind |= records.iter().any(is_newer);
+        self.drop_absent(edit, records, range)?;
+        self.stream.page_taken(epoch, range);
+        self.page_received(edit, records);
+        Ok(())
+    }
+
+    /// Takes in the records of a page, each whole.
+    pub(super) fn learn_records(
+        &mut self,
+        edit: &mut Edit<'_>,
+        records: &[SyncRecord],
+    ) -> Result<(), StoreError> {
         for record in records {
             let news = ServerChange {
                 change: Change::insert(record.document.clone()),
@@ -326,23 +342,23 @@ impl Records<'_> {
             };
             let before = edit.row(self.collection, &record.id)?;
             self.learn(edit, &record.id, before, &news)?;
-            // it may have changed since the snapshot began
-            self.stream.row.behind |= record.seq > Some(range.snapshot_seq);
         }
-        self.drop_absent(edit, records, range)?;
-        self.stream.page_taken(epoch, range);
+        Ok(())
+    }
+
+    /// A page was taken in, and stays.
+    pub(super) fn page_received(&mut self, edit: &mut Edit<'_>, records: &[SyncRecord]) {
         self.stream.arrive();
         edit.moved = true;
         let bytes = records.iter().map(|record| record.document.size() + ABOUT_A_RECORD).sum();
         self.receive(edit, records.len(), bytes);
         self.save(edit);
-        let (collection, count) = (self.collection.clone(), records.len());
-        edit.remote_event(EventKind::RealtimeSync { collection, records: count });
-        Ok(())
+        let (collection, records) = (self.collection.clone(), records.len());
+        edit.remote_event(EventKind::RealtimeSync { collection, records });
     }
 
     /// Counts what has come of the catch-up.
-    pub(super) fn receive(&mut self, edit: &mut Edit<'_>, records: usize, bytes: usize) {
+    fn receive(&mut self, edit: &mut Edit<'_>, records: usize, bytes: usize) {
         edit.fetched += bytes;
         self.stream.received.add(records, bytes);
         if !edit.caught.contains(self.collection) {

@@ -7,7 +7,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::catchup::ABOUT_A_RECORD;
 use super::edit::Edit;
 use super::event::EventKind;
 use super::machine::Client;
@@ -15,10 +14,9 @@ use super::rebase::forget_gone_fields;
 use super::records::Records;
 use super::step::StepError;
 use super::stream::{Phase, Stream, StreamError};
-use crate::protocol::message::{ErrorCode, Resume, ServerChange};
+use crate::protocol::message::{ErrorCode, Resume};
 use crate::protocol::name::{Collection, RecordId};
 use crate::protocol::scopes::{LoadPlace, ScopeName, ScopePage, ScopePlace};
-use crate::protocol::write::Change;
 use crate::rules::row::{Deferred, HeldSet, Row};
 use crate::rules::scope::NamedScope;
 use crate::store::StoreError;
@@ -231,7 +229,6 @@ impl Records<'_> {
         scopes: &[NamedScope],
     ) -> Result<(), StoreError> {
         self.take_out(edit, scopes)?;
-        self.stream.set_is_right();
         // an empty set is left, as a collection is
         if self.stream.is_wanted() {
             self.stream.set_changed();
@@ -351,16 +348,16 @@ impl Records<'_> {
         // the scope holds rows from now on, of a later view than the cursor
         self.set_place(&scope, ScopePlace::Loading(load));
         self.stream.row.behind = true;
-        self.take_load(edit, page)?;
+        self.learn_records(edit, &page.records)?;
+        for left in &page.left {
+            let before = edit.row(self.collection, &left.id)?;
+            self.lose_sight(edit, &left.id, before, left.seq)?;
+        }
         if page.up_to.is_none() {
             self.set_place(&scope, ScopePlace::Loaded);
             self.stream.begin_cursor(epoch, page.snapshot_seq);
         }
-        self.stream.arrive();
-        edit.moved = true;
-        self.save(edit);
-        let (collection, records) = (self.collection.clone(), page.records.len());
-        edit.remote_event(EventKind::RealtimeSync { collection, records });
+        self.page_received(edit, &page.records);
         Ok(())
     }
 
@@ -386,27 +383,5 @@ impl Records<'_> {
         if let Some(set) = &mut self.stream.row.set {
             set.set_place(scope, place);
         }
-    }
-
-    fn take_load(&mut self, edit: &mut Edit<'_>, page: &ScopePage) -> Result<(), StepError> {
-        for record in &page.records {
-            let news = ServerChange {
-                change: Change::insert(record.document.clone()),
-                seq: record.seq,
-                version: record.version,
-                timestamp: record.updated_at,
-                at: record.at.clone(),
-                user_id: None,
-            };
-            let before = edit.row(self.collection, &record.id)?;
-            self.learn(edit, &record.id, before, &news)?;
-        }
-        for left in &page.left {
-            let before = edit.row(self.collection, &left.id)?;
-            self.lose_sight(edit, &left.id, before, left.seq)?;
-        }
-        let bytes = page.records.iter().map(|record| record.document.size() + ABOUT_A_RECORD).sum();
-        self.receive(edit, page.records.len(), bytes);
-        Ok(())
     }
 }
