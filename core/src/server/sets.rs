@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use crate::protocol::message::{Cursor, Resume};
 use crate::protocol::name::Collection;
-use crate::protocol::scopes::{AskedScope, ScopeName, ScopePlace};
-use crate::rules::page::Position;
+use crate::protocol::scopes::{AskedScope, ScopeName, ScopePage, ScopePlace};
+use crate::rules::page::{Content, Position};
 use crate::rules::policy::{Access, Asker, Policy};
 use crate::rules::scope::{Scope, ScopeSet};
 
@@ -123,6 +123,24 @@ impl NamedSet {
             }
         }
         (if lost.len() == self.names.len() { Access::None } else { access }, lost)
+    }
+
+    /// A page of the load of a scope, as the client is told it; `None` if the scope is lost, or the content is
+    /// no such page.
+    pub(crate) fn page(&self, collection: &Collection, content: Content) -> Option<ScopePage> {
+        let Content::Load { scope, records, left, after, up_to, snapshot_seq } = content else {
+            return None;
+        };
+        Some(ScopePage {
+            collection: collection.clone(),
+            set: self.number.unwrap_or_default(),
+            scope: self.names.get(&scope)?.clone(),
+            records,
+            left,
+            after,
+            up_to,
+            snapshot_seq,
+        })
     }
 
     /// The position that forgets what the reader holds.

@@ -156,12 +156,9 @@ impl ReaderView<'_> {
         };
         let mode = if goes_on.is_some() { Mode::Delta } else { Mode::Snapshot };
         let position = goes_on.unwrap_or(fresh);
-        let (mut count, head) = (0, self.head.seq);
-        for (scope, _) in &position.scopes {
-            count += keys.open(self, scope)?.head()?.count;
-        }
+        let opened = Some(self.opened_set(&keys, &position, mode)?);
         let (content, next) = self.step_of_set(&keys, position, limits)?;
-        Ok(Ok(Page { opened: Some(Opened { mode, count, head }), content, next }))
+        Ok(Ok(Page { opened, content, next }))
     }
 
     /// The next page of a run over a set.
@@ -177,11 +174,7 @@ impl ReaderView<'_> {
         let (mut position, mut opened) = (position.clone(), None);
         if !self.is_kept(&keys, &position)? {
             position = self.fresh_set(position.scopes.iter().map(|(scope, _)| scope));
-            let mut count = 0;
-            for (scope, _) in &position.scopes {
-                count += keys.open(self, scope)?.head()?.count;
-            }
-            opened = Some(Opened { mode: Mode::Snapshot, count, head: self.head.seq });
+            opened = Some(self.opened_set(&keys, &position, Mode::Snapshot)?);
         }
         let (content, next) = self.step_of_set(&keys, position, limits)?;
         Ok(Ok(Page { opened, content, next }))
@@ -394,14 +387,29 @@ impl ReaderView<'_> {
         Ok(others.as_ref().is_some_and(|others| others.place_of(record).is_some()))
     }
 
-    /// The sums over the scopes of a set.
-    fn done_with_set(&self, keys: &SetKeys, position: &SetPosition) -> Result<Next, StoreError> {
+    fn opened_set(
+        &self,
+        keys: &SetKeys,
+        position: &SetPosition,
+        mode: Mode,
+    ) -> Result<Opened, StoreError> {
+        let (count, _) = self.sums(keys, position)?;
+        Ok(Opened { mode, count, head: self.head.seq })
+    }
+
+    /// The count and the checksum, summed over the scopes of a set.
+    fn sums(&self, keys: &SetKeys, position: &SetPosition) -> Result<(u64, Checksum), StoreError> {
         let (mut count, mut checksum) = (0, Checksum::default());
         for (scope, _) in &position.scopes {
             let head = keys.open(self, scope)?.head()?;
             count += head.count;
             checksum.0 = checksum.0.wrapping_add(head.checksum.0);
         }
+        Ok((count, checksum))
+    }
+
+    fn done_with_set(&self, keys: &SetKeys, position: &SetPosition) -> Result<Next, StoreError> {
+        let (count, checksum) = self.sums(keys, position)?;
         Ok(Next::Done {
             cursor: Cursor { epoch: self.epoch()?, seq: self.head.seq },
             count,

@@ -11,7 +11,6 @@ use crate::protocol::message::{
     ErrorCode, ErrorMessage, Features, Hello, Level, ServerMessage, Welcome,
 };
 use crate::protocol::name::{Collection, MutationNumber, UserId};
-use crate::protocol::scopes::ScopePage;
 use crate::protocol::time::Timestamp;
 use crate::protocol::unit::Submission;
 use crate::protocol::wire::WireError;
@@ -354,18 +353,8 @@ fn shown(collection: &Collection, partial: bool, set: &NamedSet, page: Page) -> 
             records,
             range: Some(range),
         }),
-        Content::Load { scope, records, left, after, up_to, snapshot_seq } => {
-            let page = set.names.get(&scope).map(|name| ScopePage {
-                collection: collection.clone(),
-                set: set.number.unwrap_or_default(),
-                scope: name.clone(),
-                records,
-                left,
-                after,
-                up_to,
-                snapshot_seq,
-            });
-            messages.extend(page.map(ServerMessage::Load));
+        load @ Content::Load { .. } => {
+            messages.extend(set.page(collection, load).map(ServerMessage::Load));
         }
     }
     if let Next::Done { cursor, count, checksum } = next {

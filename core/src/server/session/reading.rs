@@ -7,7 +7,6 @@ use super::subscription::{PendingRead, PendingSync, Progress, Subscription};
 use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Level, Mode, ServerMessage, SyncRecord};
 use crate::protocol::name::Collection;
-use crate::protocol::scopes::ScopePage;
 use crate::protocol::wire::encode_change;
 use crate::rules::page::{
     Content, Next, Page, PageChange, Position, ReadAnswer, ReadRequest, Reader,
@@ -225,21 +224,11 @@ impl Session {
                     cx,
                 );
             }
-            Content::Load { scope, records, left, after, up_to, snapshot_seq } => {
+            load @ Content::Load { .. } => {
                 let set = self.subscriptions.get(collection).and_then(|it| it.set.as_ref());
-                let Some(set) = set else { return };
-                let Some(name) = set.names.get(&scope).cloned() else { return };
-                let page = ScopePage {
-                    collection: collection.clone(),
-                    set: set.number.unwrap_or_default(),
-                    scope: name,
-                    records,
-                    left,
-                    after,
-                    up_to,
-                    snapshot_seq,
-                };
-                self.send_message(&ServerMessage::Load(page), cx);
+                if let Some(page) = set.and_then(|set| set.page(collection, load)) {
+                    self.send_message(&ServerMessage::Load(page), cx);
+                }
             }
         }
     }
