@@ -58,9 +58,9 @@ fn what_a_server_says_does_not_lead_a_terminal() {
             let error = format!("{CODES}\nforged");
             let body = json!({ "error": error, "code": "AUTH_FAILED" }).to_string();
             let head = "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\n";
-            let length = body.len();
-            let _ =
-                write!(socket, "{head}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+            let lines = format!("Connection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            // in one piece: of a refused WebSocket, only what comes with the head is read
+            let _ = socket.write_all(format!("{head}{lines}{body}").as_bytes());
         }
     });
     let home = HomeDir::new();
