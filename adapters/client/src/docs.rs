@@ -27,8 +27,8 @@ macro_rules! doc {
         "A scope of the collection: the records that have this value in a top-level field (`room`), or in \
          the array that one holds (`members[]`). A value is a text, a number, a boolean or null: \
          `scope(\"room\", \"42\")` is another one than `scope(\"room\", 42)`. The server has to have declared \
-         the key, and to offer scopes to clients of level 2: the server of this version serves them, and \
-         does not offer them yet. By one that does not, nothing of the collection is read, and \
+         the key, and to offer scopes to clients of level 2. By one that does not, as any server of before \
+         this version, nothing of the collection is read, and \
          [`SyncFailed`](crate::EventKind::SyncFailed) says `SCOPES_NOT_SUPPORTED`.\n\n\
          The scope joins those that are kept in sync of the collection, and no more than these is read, \
          unless the collection is used without a scope too. It is kept while there is a handle of it, a \

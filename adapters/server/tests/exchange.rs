@@ -99,7 +99,7 @@ async fn a_client_without_a_socket_writes_and_reads() {
 async fn a_page_is_asked_for_in_a_body_whatever_the_name() {
     let server = open().await;
     let pong = hello(&server, &[], "c1", 1).await.json();
-    assert_eq!(pong["metadata"]["features"], json!(["pull", "atomic"]));
+    assert_eq!(pong["metadata"]["features"], json!(["pull", "atomic", "scopes"]));
     for name in ["a/b", "..", ".", "a//b", "pull", "ä?#"] {
         let mut peer = Peer::connect(&server, "", &[]).await;
         let write =

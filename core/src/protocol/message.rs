@@ -100,7 +100,7 @@ pub struct Features {
 
 impl Features {
     /// The parts that this version's server has.
-    pub(crate) const OFFERED: Self = Self { pull: true, atomic: true, scopes: false };
+    pub(crate) const OFFERED: Self = Self { pull: true, atomic: true, scopes: true };
 
     /// Their names on the wire.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {

@@ -265,7 +265,7 @@ fn a_servers_greetings_at_level_2() {
         ),
         (
             ServerMessage::Pong { timestamp: Some(time()), welcome: Some(welcome) },
-            r#"{"type":"pong","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"protocol":2,"epoch":"a91b","lastMutation":16,"lastDigest":"00000000000077e0","firstSession":3,"userId":"u1","maxBatchBytes":262144,"features":["pull","atomic"]}}"#,
+            r#"{"type":"pong","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"protocol":2,"epoch":"a91b","lastMutation":16,"lastDigest":"00000000000077e0","firstSession":3,"userId":"u1","maxBatchBytes":262144,"features":["pull","atomic","scopes"]}}"#,
         ),
         (ServerMessage::Unknown { kind: "presence".to_string() }, r#"{"type":"presence"}"#),
     ]);

@@ -12,6 +12,7 @@ mod middlebox;
 mod nginx;
 mod refusal;
 mod restore;
+mod scope;
 mod trust;
 mod user;
 mod verdict;

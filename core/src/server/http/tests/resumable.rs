@@ -174,7 +174,7 @@ fn a_hello_is_answered_like_on_a_socket() {
         (reply.status, shown(&reply).as_str()),
         (
             200,
-            r#"{"type":"pong","timestamp":"1970-01-01T00:16:40.000Z","metadata":{"protocol":2,"database":"d-e1","epoch":"e1","lastMutation":0,"firstSession":41,"userId":"u1","maxBatchBytes":262144,"features":["pull","atomic"]}}"#
+            r#"{"type":"pong","timestamp":"1970-01-01T00:16:40.000Z","metadata":{"protocol":2,"database":"d-e1","epoch":"e1","lastMutation":0,"firstSession":41,"userId":"u1","maxBatchBytes":262144,"features":["pull","atomic","scopes"]}}"#
         )
     );
     let pong = decode_server(&reply.body, &Limits::default()).unwrap();
