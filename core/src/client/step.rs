@@ -100,8 +100,9 @@ impl Client {
         }
         let written = edit.written;
         self.pursue_losses(&mut edit)?;
-        self.leave_unused(&mut edit)?;
+        // what was released in this step counts as unused from now on
         self.adjust_sets(&mut edit)?;
+        self.leave_unused(&mut edit)?;
         self.prepare_exchange(&mut edit)?;
         self.drop_expectations(&mut edit)?;
         self.note_unsent(&mut edit, next);

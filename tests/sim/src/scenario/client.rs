@@ -200,6 +200,18 @@ impl ClientSide {
             ClientMove::Leave(name) => {
                 replica.command(now, Command::Unsubscribe(collection(&name)?), actions)
             }
+            ClientMove::UseScope(named) => {
+                let (collection, scope) = named.read()?;
+                replica.command(now, Command::UseScope(collection, scope), actions);
+            }
+            ClientMove::ReleaseScope(named) => {
+                let (collection, scope) = named.read()?;
+                replica.command(now, Command::ReleaseScope(collection, scope), actions);
+            }
+            ClientMove::KeepScope(named) => {
+                let (collection, scope) = named.read()?;
+                replica.command(now, Command::KeepScope(collection, scope, named.kept), actions);
+            }
             ClientMove::Synced => result = Some(json!(replica.synced(now, actions).0)),
             ClientMove::SetToken(token) => {
                 replica.command(now, Command::SetToken(Token::from(&*token)), actions)

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 use synclayer_core::{
-    Event, EventKind, Fate, FateId, Guarantees, HttpRequest, Misuse, Record, RecordChange,
-    Rejected, Snapshot, Status, SyncFailureReason, SyncId, SyncOutcome, Timer, Transport, Update,
-    WriteId, Written,
+    Event, EventKind, Fate, FateId, Guarantees, HttpRequest, Misuse, NamedScope, Record,
+    RecordChange, Rejected, ScopeStanding, Snapshot, Status, SyncFailureReason, SyncId,
+    SyncOutcome, Timer, Transport, Update, WriteId, Written,
 };
 
 /// A frame as a JSON value; what is none, as a text.
@@ -260,6 +260,9 @@ pub(super) fn status(status: &Status) -> Value {
             if let Some(missing) = one.missing {
                 shown["missing"] = missing.into();
             }
+            if let Some(scopes) = &one.scopes {
+                shown["scopes"] = scopes.iter().map(scope_standing).collect();
+            }
             if let (true, Some(of)) = (one.catching_up, one.expected_records) {
                 shown["received"] = json!({"records": one.received_records, "of": of});
             }
@@ -288,6 +291,10 @@ pub(super) fn status(status: &Status) -> Value {
         shown["otherDatabase"] = other.to_string().into();
     }
     shown
+}
+
+fn scope_standing((scope, standing): (&NamedScope, &ScopeStanding)) -> (String, Value) {
+    (scope.to_string(), first_small(&format!("{standing:?}")).into())
 }
 
 /// Renders the fate of a write that is followed.

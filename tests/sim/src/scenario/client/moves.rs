@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use synclayer_core::SignOut;
+use synclayer_core::{Collection, NamedScope, SignOut};
 
 use crate::scenario::store::Holds;
+use crate::scenario::words::collection;
 
 /// An input of a replica.
 #[derive(Debug, Deserialize)]
@@ -42,6 +43,9 @@ pub(super) enum ClientMove {
     Use(String),
     Leave(String),
     Release(String),
+    UseScope(OfScope),
+    ReleaseScope(OfScope),
+    KeepScope(OfScope),
     Synced,
     SetToken(String),
     Watch(String),
@@ -120,6 +124,31 @@ pub(super) enum Member {
     Delete(String),
     /// A record that is to stay as it is.
     Expect(String),
+}
+
+/// A scope of a collection, named as in messages.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfScope {
+    pub(super) of: String,
+    by: Vec<String>,
+    is: Vec<Value>,
+    /// `false` if a scope is not kept any more.
+    #[serde(default = "yes")]
+    pub(super) kept: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl OfScope {
+    pub(super) fn read(&self) -> Result<(Collection, NamedScope), String> {
+        let values: Vec<_> = self.is.iter().map(ToString::to_string).collect();
+        let parts = self.by.iter().map(String::as_str).zip(values.iter().map(String::as_str));
+        let scope = NamedScope::new(parts).map_err(|error| error.to_string())?;
+        Ok((collection(&self.of)?, scope))
+    }
 }
 
 /// The answer to a request: a status with what else comes, or why there is none.

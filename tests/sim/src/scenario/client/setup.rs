@@ -29,6 +29,7 @@ pub(super) struct ReplicaSetup {
     pub(super) web_socket: Option<bool>,
     pub(super) sync_interval_ms: Option<u64>,
     pub(super) keep_for_ms: Option<u64>,
+    pub(super) keep_scopes_for_ms: Option<u64>,
     pub(super) address: String,
     pub(super) on_server_loss: Option<Loss>,
 }
@@ -97,6 +98,8 @@ impl ReplicaSetup {
         config.websocket = self.web_socket.unwrap_or(true);
         config.address = self.address.clone();
         config.keep_for = self.keep_for_ms.map(Duration::from_millis);
+        config.keep_scopes_for =
+            self.keep_scopes_for_ms.map_or(config.keep_scopes_for, Duration::from_millis);
         config.on_server_loss = self.on_server_loss.map(|told| match told {
             Loss::Adopt => OnServerLoss::Adopt,
             Loss::Offer => OnServerLoss::Offer,
