@@ -512,7 +512,8 @@ fn told(lone: &mut LoneReplica, watch: WatchId) -> Option<bool> {
 #[test]
 fn a_query_is_complete_again_after_a_reconnect() {
     let mut lone = LoneReplica::live();
-    let watch = lone.replica.watch_query(&todos(), Query::default(), &mut lone.actions).unwrap();
+    let watch =
+        lone.replica.watch_query(&todos(), None, Query::default(), &mut lone.actions).unwrap();
     assert_eq!(told(&mut lone, watch), Some(true));
     lone.cut();
     assert_eq!(told(&mut lone, watch), Some(false));
@@ -529,7 +530,8 @@ fn a_query_is_complete_again_after_a_reconnect() {
 #[test]
 fn a_query_is_incomplete_as_soon_as_a_gap_is_found() {
     let mut lone = LoneReplica::live();
-    let watch = lone.replica.watch_query(&todos(), Query::default(), &mut lone.actions).unwrap();
+    let watch =
+        lone.replica.watch_query(&todos(), None, Query::default(), &mut lone.actions).unwrap();
     assert_eq!(told(&mut lone, watch), Some(true));
     lone.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
     assert_eq!(told(&mut lone, watch), Some(false));

@@ -214,10 +214,14 @@ impl CollectionHandle {
     }
 
     /// Watches a query, which was checked.
-    pub(crate) fn watch_query(&self, query: Query) -> WatchHandle<QuerySlot> {
+    pub(crate) fn watch_query(
+        &self,
+        scope: Option<NamedScope>,
+        query: Query,
+    ) -> WatchHandle<QuerySlot> {
         let (updates, receiver) = mailbox(QuerySlot::default());
         let (collection, query) = (self.name.clone(), query.into());
-        self.watched(EngineCommand::WatchQuery { collection, query, updates }, receiver)
+        self.watched(EngineCommand::WatchQuery { collection, scope, query, updates }, receiver)
     }
 
     fn watched<B: Buffer>(&self, watch: EngineCommand, updates: Receiver<B>) -> WatchHandle<B> {

@@ -122,6 +122,8 @@ pub enum EngineCommand {
     WatchQuery {
         /// The collection.
         collection: Collection,
+        /// The scope that it asks about; `None` if it is all that is held.
+        scope: Option<NamedScope>,
         /// The query, which was checked.
         query: Box<Query>,
         /// The mailbox.

@@ -230,10 +230,10 @@ impl Engine {
                 self.watch(collection, record, updates);
                 self.begin_group();
             }
-            EngineCommand::WatchQuery { collection, query, updates } => {
+            EngineCommand::WatchQuery { collection, scope, query, updates } => {
                 self.end_group();
                 self.join(&collection);
-                self.watchers.add_query(collection, query, updates);
+                self.watchers.add_query((collection, scope), query, updates);
                 self.begin_watching();
                 self.begin_group();
             }

@@ -4,7 +4,8 @@ use std::ops::Bound;
 
 use serde::Serialize;
 use synclayer_core::{
-    Delta, Document, Explanation, FieldPath, Misuse, Predicate, Query, QueryError, RecordId,
+    Delta, Document, Explanation, FieldPath, Misuse, NamedScope, Predicate, Query, QueryError,
+    RecordId,
 };
 // the macro names them
 pub use synclayer_core::{Direction, Record};
@@ -162,6 +163,7 @@ pub struct QueryHandle {
     offset: usize,
     start: Bound<Record>,
     end: Bound<Record>,
+    scope: Option<NamedScope>,
 }
 
 impl QueryHandle {
@@ -175,7 +177,14 @@ impl QueryHandle {
             offset: 0,
             start: Bound::Unbounded,
             end: Bound::Unbounded,
+            scope: None,
         }
+    }
+
+    /// The query of all records of a scope.
+    pub fn of_scope(collection: &CollectionHandle, scope: &NamedScope) -> Self {
+        let query = Self::new(collection).filter(scope.condition());
+        Self { scope: Some(scope.clone()), ..query }
     }
 
     /// Takes only the records that the filter takes, too.
@@ -238,7 +247,8 @@ impl QueryHandle {
     /// When the query can't be carried out.
     pub fn watch(self) -> Result<WatchHandle<QuerySlot>, SyncError> {
         let collection = self.collection.clone();
-        Ok(collection.watch_query(self.build()?))
+        let scope = self.scope.clone();
+        Ok(collection.watch_query(scope, self.build()?))
     }
 
     /// Counts the records.

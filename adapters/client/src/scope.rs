@@ -88,10 +88,9 @@ impl ScopeHandle {
 
     /// The query of all records of the part.
     pub fn query(&self) -> QueryHandle {
-        let query = QueryHandle::new(&self.part);
         match &self.scope {
-            Some(scope) => query.filter(scope.condition()),
-            None => query,
+            Some(scope) => QueryHandle::of_scope(&self.part, scope),
+            None => QueryHandle::new(&self.part),
         }
     }
 

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use crate::client::replica::WatchId;
 use crate::protocol::name::{Collection, RecordId};
 use crate::rules::query::{LiveQuery, Query, QuerySnapshot, QueryUpdate};
+use crate::rules::scope::NamedScope;
 use crate::rules::view::Record;
 use crate::store::StoreError;
 
@@ -25,17 +26,13 @@ pub(super) struct WatchedQueries {
 #[derive(Clone)]
 struct WatchedQuery {
     collection: Collection,
+    /// The scope that it asks about; `None` if it is all that is held.
+    scope: Option<NamedScope>,
     live: LiveQuery,
     /// The result that was taken last.
     taken: QuerySnapshot,
     /// The update that waits to be taken.
     update: Option<QueryUpdate>,
-}
-
-/// Returns `true` if nothing can be missing in a collection with this standing: whether it is from
-/// the cache, and whether it is catching up.
-pub(super) fn is_complete((from_cache, catching_up): (bool, bool)) -> bool {
-    !from_cache && !catching_up
 }
 
 impl WatchedQueries {
@@ -44,10 +41,15 @@ impl WatchedQueries {
     }
 
     /// Adds a query. Its first update waits.
-    pub(super) fn add(&mut self, id: WatchId, collection: &Collection, live: LiveQuery) {
+    pub(super) fn add(
+        &mut self,
+        id: WatchId,
+        (collection, scope): (&Collection, Option<NamedScope>),
+        live: LiveQuery,
+    ) {
         let (taken, update) = (QuerySnapshot::default(), Some(live.first_update()));
         let collection = collection.clone();
-        self.queries.insert(id, WatchedQuery { collection, live, taken, update });
+        self.queries.insert(id, WatchedQuery { collection, scope, live, taken, update });
     }
 
     pub(super) fn remove(&mut self, id: WatchId) {
@@ -63,21 +65,28 @@ impl WatchedQueries {
 
     /// Takes note of a record's new state.
     pub(super) fn touch(&mut self, of: &Collection, id: &RecordId, record: Option<&Record>) {
-        for live in self.of(of) {
+        for WatchedQuery { live, .. } in self.of(of) {
             live.touch(id, record.cloned());
         }
     }
 
-    /// Takes note of whether everything of a collection is here.
-    pub(super) fn set_complete(&mut self, of: &Collection, complete: bool) {
-        for live in self.of(of) {
-            live.set_complete(complete);
+    /// Takes note of whether everything is here that the queries of a collection ask about: all of it, or
+    /// a scope.
+    pub(super) fn set_complete(
+        &mut self,
+        of: &Collection,
+        is_complete: impl Fn(Option<&NamedScope>) -> bool,
+    ) {
+        for WatchedQuery { scope, live, .. } in self.of(of) {
+            live.set_complete(is_complete(scope.as_ref()));
         }
     }
 
-    fn of<'a>(&'a mut self, collection: &'a Collection) -> impl Iterator<Item = &'a mut LiveQuery> {
-        let of = self.queries.values_mut().filter(move |of| of.collection == *collection);
-        of.map(|watched| &mut watched.live)
+    fn of<'a>(
+        &'a mut self,
+        collection: &'a Collection,
+    ) -> impl Iterator<Item = &'a mut WatchedQuery> {
+        self.queries.values_mut().filter(move |of| of.collection == *collection)
     }
 
     /// Brings all queries to the last commit, and names those that have something to be taken and had
@@ -88,7 +97,7 @@ impl WatchedQueries {
         more: &More<'_>,
         mut tell: impl FnMut(WatchId),
     ) -> Result<(), StoreError> {
-        for (id, WatchedQuery { collection, live, taken, update }) in &mut self.queries {
+        for (id, WatchedQuery { collection, live, taken, update, .. }) in &mut self.queries {
             let news = live.update(&|id| load(collection, id), &|query| more(collection, query))?;
             let Some(mut news) = news else { continue };
             if update.is_some() {

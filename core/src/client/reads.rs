@@ -14,6 +14,7 @@ use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::protocol::time::Now;
 use crate::rules::query::{Explanation, Query, Selection, Walk};
 use crate::rules::row::{Entry, Keys, OutboxRow, Rejected, Row, record_id_of, write_id_of};
+use crate::rules::scope::NamedScope;
 use crate::rules::view::Record;
 use crate::store::{Rows, Scan, StoreError};
 
@@ -68,6 +69,13 @@ impl Client {
         let stream = self.streams.get(collection);
         let from_cache = stream.is_none_or(|stream| !stream.is_confirmed());
         (from_cache, stream.is_some_and(Stream::is_catching_up))
+    }
+
+    /// Returns `true` if nothing can be missing of a scope, or of all that is held of a collection.
+    pub(crate) fn is_complete(&self, collection: &Collection, scope: Option<&NamedScope>) -> bool {
+        let in_step = |stream: &Stream| stream.is_confirmed() && !stream.is_catching_up();
+        let has = |stream: &Stream| scope.is_none_or(|scope| stream.has_loaded(scope));
+        self.streams.get(collection).is_some_and(|stream| in_step(stream) && has(stream))
     }
 
     /// A record as the app sees it, with its pending writes made.

@@ -15,7 +15,7 @@ use crate::client::interface::{
 };
 use crate::client::machine::Client;
 use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
-use crate::client::queries::{WatchedQueries, is_complete};
+use crate::client::queries::WatchedQueries;
 use crate::client::sign_out::finish_wipes;
 use crate::client::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId};
@@ -538,7 +538,9 @@ impl<S: ClientStore> Replica<S> {
                 }
             }
             ViewAction::Status { collection, from_cache, catching_up } => {
-                self.queries.set_complete(&collection, is_complete((from_cache, catching_up)));
+                let client = &self.client;
+                self.queries
+                    .set_complete(&collection, |scope| client.is_complete(&collection, scope));
                 let views = self.views.range_mut((collection.clone(), None)..);
                 let news: Vec<_> = views
                     .take_while(|(watched, _)| watched.0 == collection)

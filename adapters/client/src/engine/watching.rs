@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::{Action, Collection, Query, QuerySnapshot, RecordId, Snapshot, WatchId};
+use synclayer_core::{
+    Action, Collection, NamedScope, Query, QuerySnapshot, RecordId, Snapshot, WatchId,
+};
 
 use super::Replica;
 use crate::listen::{QuerySlot, UpdateSlot};
@@ -26,7 +28,7 @@ struct WatcherSlot {
 
 enum Subject {
     Records { record: Option<RecordId>, shown: Shown<UpdateSlot, Snapshot> },
-    Query { query: Box<Query>, shown: Shown<QuerySlot, QuerySnapshot> },
+    Query { scope: Option<NamedScope>, query: Box<Query>, shown: Shown<QuerySlot, QuerySnapshot> },
 }
 
 /// The part that the app has been shown.
@@ -53,11 +55,11 @@ impl Watchers {
     /// Adds a watcher of a query, which waits until it can [begin](Self::begin).
     pub(super) fn add_query(
         &mut self,
-        collection: Collection,
+        (collection, scope): (Collection, Option<NamedScope>),
         query: Box<Query>,
         updates: Sender<QuerySlot>,
     ) {
-        let subject = Subject::Query { query, shown: Shown::new(updates) };
+        let subject = Subject::Query { scope, query, shown: Shown::new(updates) };
         self.waiting.push(WatcherSlot { collection, subject });
     }
 
@@ -70,8 +72,9 @@ impl Watchers {
                 Subject::Records { record: Some(id), .. } => {
                     replica.watch_record(collection, id, actions).ok()
                 }
-                Subject::Query { query, .. } => {
-                    replica.watch_query(collection, Query::clone(query), actions).ok()
+                Subject::Query { scope, query, .. } => {
+                    let (scope, query) = (scope.clone(), Query::clone(query));
+                    replica.watch_query(collection, scope, query, actions).ok()
                 }
             };
             // a failing store is noticed, and the watchers begin when it is reopened

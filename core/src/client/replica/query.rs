@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 
 use super::{Action, Replica, WatchId};
 use crate::client::interface::Misuse;
-use crate::client::queries::is_complete;
 use crate::protocol::name::{Collection, RecordId};
 use crate::rules::query::{Explanation, LiveQuery, Query, QueryUpdate};
+use crate::rules::scope::NamedScope;
 use crate::rules::view::Record;
 use crate::store::{ClientStore, StoreError};
 
@@ -44,16 +44,21 @@ impl<S: ClientStore> Replica<S> {
     /// a few places behind it. A change costs what it moves, however many records there are. All queries
     /// show the same commit.
     ///
+    /// One that asks about a scope, by the scope's [condition](NamedScope::condition), is
+    /// [complete](crate::QuerySnapshot::is_complete) only if that is held; without a scope it asks about
+    /// all that is.
+    ///
     /// # Errors
     /// When the query can't be carried out, or the store can't be read.
     pub fn watch_query(
         &mut self,
         collection: &Collection,
+        scope: Option<NamedScope>,
         query: Query,
         out: &mut Vec<Action>,
     ) -> Result<WatchId, Misuse> {
         query.check()?;
-        let complete = is_complete(self.client.standing(collection));
+        let complete = self.client.is_complete(collection, scope.as_ref());
         let (client, rows) = (&self.client, self.store.rows());
         let live = if client.reads_in_order(collection, &query) {
             LiveQuery::of_window(query, complete, &|query| client.found(collection, query, rows))?
@@ -61,7 +66,7 @@ impl<S: ClientStore> Replica<S> {
             LiveQuery::new(query, complete, |visit| client.each(collection, rows, visit))?
         };
         let id = self.new_watch();
-        self.queries.add(id, collection, live);
+        self.queries.add(id, (collection, scope), live);
         out.push(Action::Watch(id));
         Ok(id)
     }

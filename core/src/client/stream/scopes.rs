@@ -26,6 +26,12 @@ impl Stream {
         self.row.set.iter().flat_map(HeldSet::scopes)
     }
 
+    /// Returns `true` if all of a scope was received: by itself, or with the whole collection.
+    pub(in super::super) fn has_loaded(&self, scope: &NamedScope) -> bool {
+        let set = self.row.set.as_ref();
+        set.is_none_or(|set| set.place(scope) == Some(&ScopePlace::Loaded))
+    }
+
     /// The scopes that are held or were refused, as the app sees them; `None` of a collection that is held
     /// whole.
     pub(in super::super) fn scope_standings(&self) -> Option<BTreeMap<NamedScope, ScopeStanding>> {

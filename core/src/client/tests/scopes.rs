@@ -17,7 +17,7 @@ use crate::client::config::{ClientConfig, OnServerLoss};
 use crate::client::event::ScopeStanding;
 use crate::client::failure::{ConnectFailure, FailureCause};
 use crate::client::interface::{Command, Disconnect, Input, NetAction, Write};
-use crate::client::replica::{Action, Replica};
+use crate::client::replica::{Action, Replica, WatchId};
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
 use crate::protocol::limits::Limits;
@@ -28,6 +28,7 @@ use crate::protocol::time::{Mono, Now, Timestamp};
 use crate::protocol::wire::{Incoming, decode_client};
 use crate::protocol::write::Change;
 use crate::rules::conflict::ConflictStrategy;
+use crate::rules::query::{Query, QuerySnapshot};
 use crate::rules::scope::NamedScope;
 use crate::store::MemoryClientStore;
 
@@ -56,6 +57,8 @@ struct World {
     conns: u64,
     up: Vec<ClientMessage>,
     used: BTreeSet<usize>,
+    /// A query of each scope, with its latest update.
+    queries: Vec<(WatchId, QuerySnapshot)>,
     /// The seq up to which the replica was told of each record.
     told: BTreeMap<RecordId, u64>,
     drawn: u64,
@@ -106,13 +109,40 @@ impl World {
             conns: 0,
             up: Vec::new(),
             used: BTreeSet::new(),
+            queries: Vec::new(),
             told: BTreeMap::new(),
             drawn: 0,
             trace: Vec::new(),
         };
+        world.watch();
         world.do_all(out);
         world.command(Command::Connect);
         world
+    }
+
+    /// Watches a query of each scope.
+    fn watch(&mut self) {
+        let (replica, mut out) = (&mut self.replica, Vec::new());
+        let watched = (0..SCOPES.len()).map(|which| {
+            let predicate = scope(which).condition().unwrap();
+            let query = Query { predicate, ..Query::default() };
+            let watch = replica.watch_query(&todos(), Some(scope(which)), query, &mut out).unwrap();
+            (watch, replica.take_query(watch).unwrap().snapshot)
+        });
+        self.queries = watched.collect();
+    }
+
+    /// Checks that a query that says it is complete asks about a scope that is held.
+    fn check_queries(&mut self) {
+        let of_collection = self.replica.status().collections.remove(&todos());
+        let held = of_collection.and_then(|status| status.scopes).unwrap_or_default();
+        for (which, (watch, latest)) in self.queries.iter_mut().enumerate() {
+            if let Some(update) = self.replica.take_query(*watch) {
+                *latest = update.snapshot;
+            }
+            let is_held = held.get(&scope(which)) == Some(&ScopeStanding::Loaded);
+            assert!(is_held || !latest.is_complete(), "{which} is complete and not held");
+        }
     }
 
     fn now(&self) -> Now {
@@ -157,6 +187,7 @@ impl World {
         if let Err(error) = self.replica.check() {
             self.fail(&error);
         }
+        self.check_queries();
     }
 
     fn is_on(&self, conn: ConnId) -> bool {
@@ -252,6 +283,7 @@ impl World {
         let (config, seed) = (self.config.clone(), u128::from(self.drawn) << 64);
         self.replica = Replica::open(config, seed, now, self.store.clone(), &mut out).unwrap();
         self.used.clear();
+        self.watch();
         self.do_all(out);
         self.command(Command::Connect);
     }
@@ -424,7 +456,7 @@ impl World {
         self.fail("it does not settle");
     }
 
-    fn check_end(&self) {
+    fn check_end(&mut self) {
         let status = self.replica.status();
         let status = status.collections.get(&todos());
         let set = status.and_then(|status| status.scopes.clone()).unwrap_or_default();
@@ -432,6 +464,7 @@ impl World {
         let of_set: BTreeSet<String> = set.keys().map(ToString::to_string).collect();
         for which in &self.used {
             assert!(set.contains_key(&scope(*which)), "{which} is used and not held");
+            assert!(self.queries[*which].1.is_complete(), "{which} is held and not complete");
         }
         let held = |document: Option<&Document>| {
             scopes_of(document).iter().any(|scope| of_set.contains(scope))
@@ -449,9 +482,13 @@ impl World {
         if here != there {
             self.fail(&format!("of {of_set:?} {here:?} is here, {there:?} there"));
         }
+        for (watch, _) in core::mem::take(&mut self.queries) {
+            self.replica.unwatch(watch);
+        }
         if let Err(error) = self.replica.check_at_rest() {
             self.fail(&error);
         }
+        self.watch();
     }
 }
 

@@ -40,8 +40,8 @@ impl QuerySnapshot {
     }
 
     /// Returns `true` if the server has confirmed that nothing is missing: the collection is
-    /// subscribed and live, so that changes arrive as they are made. Pending writes of this device are
-    /// among the records all the same.
+    /// subscribed and live, so that changes arrive as they are made, and a scope that the query asks about
+    /// is among what is held. Pending writes of this device are among the records all the same.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete

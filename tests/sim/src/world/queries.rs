@@ -38,7 +38,7 @@ impl World {
         for collection in this.config.collections.clone() {
             for query in [window.clone(), first.clone(), with_field.clone()] {
                 // an app that can't read begins again when its store is sound
-                let Ok(watch) = this.replica.watch_query(&collection, query, &mut Vec::new())
+                let Ok(watch) = this.replica.watch_query(&collection, None, query, &mut Vec::new())
                 else {
                     continue;
                 };
