@@ -73,8 +73,10 @@ impl Client {
         let code = ErrorCode::Unauthorized;
         for scope in &scopes {
             records.stream.refuse_scope(scope.clone());
-            let message =
-                format!("the server refuses the scope {scope}; its records are gone here");
+            let message = format!(
+                "the server refuses the scope {scope}: this user may not read it, or the server has \
+                         no such scope key; its records are gone here"
+            );
             let (collection, code) = (collection.clone(), code.clone());
             edit.remote_event(EventKind::SyncFailed { collection, code, message });
         }

@@ -178,7 +178,7 @@ pub enum Position {
 pub struct Page {
     /// The beginning of the run, if it begins or begins anew with this page: the content of
     /// `subscribed`.
-    pub opened: Option<Opened>,
+    pub opened: Option<Box<Opened>>,
     /// The content of the page.
     pub content: Content,
     /// The step after this page.
@@ -186,7 +186,7 @@ pub struct Page {
 }
 
 /// The beginning of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Opened {
     /// The mode of the run.
     pub mode: Mode,
@@ -194,6 +194,8 @@ pub struct Opened {
     pub count: u64,
     /// Its head.
     pub head: Seq,
+    /// The scopes of the set that the run leaves out, since their keys are not declared.
+    pub(crate) refused: Vec<Scope>,
 }
 
 /// The content of a page.
@@ -361,7 +363,7 @@ impl<'a> ReaderView<'a> {
             }
             Position::Now => {
                 return Ok(Page {
-                    opened: Some(self.opened(Mode::Delta)),
+                    opened: Some(self.opened(Mode::Delta).into()),
                     content: Content::Changes(Vec::new()),
                     next: self.done()?,
                 });
@@ -385,7 +387,7 @@ impl<'a> ReaderView<'a> {
             | Position::StartOfSet { .. }
             | Position::Set(_) => (Mode::Delta, (Content::Changes(Vec::new()), self.done()?)),
         };
-        let opened = (fresh || again).then(|| self.opened(mode));
+        let opened = (fresh || again).then(|| self.opened(mode).into());
         Ok(Page { opened, content, next })
     }
 
@@ -483,7 +485,7 @@ impl<'a> ReaderView<'a> {
     }
 
     fn opened(&self, mode: Mode) -> Opened {
-        Opened { mode, count: self.head.count, head: self.head.seq }
+        Opened { mode, count: self.head.count, head: self.head.seq, refused: Vec::new() }
     }
 
     fn epoch(&self) -> Result<Epoch, StoreError> {

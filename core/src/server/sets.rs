@@ -26,7 +26,7 @@ pub(crate) struct NamedSet {
     pub(crate) number: Option<u64>,
     /// The scopes; empty for the whole collection.
     pub(crate) names: BTreeMap<Scope, ScopeName>,
-    /// Those that the user may not read.
+    /// Those of which the user may read nothing, and those whose key is not declared.
     pub(crate) refused: Vec<ScopeName>,
 }
 
@@ -104,6 +104,13 @@ impl GrantedSet {
 impl NamedSet {
     pub(crate) fn scopes(&self) -> ScopeSet {
         Arc::new(self.names.keys().cloned().collect())
+    }
+
+    /// Leaves scopes out of which nothing is told, and returns their names.
+    pub(crate) fn refuse(&mut self, scopes: &[Scope]) -> Vec<ScopeName> {
+        let names: Vec<_> = scopes.iter().filter_map(|scope| self.names.remove(scope)).collect();
+        self.refused.extend(names.iter().cloned());
+        names
     }
 
     /// The access of a user to the set, and the scopes of which they may read nothing.

@@ -102,6 +102,9 @@ impl Position {
     }
 }
 
+/// Scopes, and how much of each the reader holds.
+type Places = Vec<(Scope, ScopePlace)>;
+
 /// The declared keys of a collection whose scopes a set has.
 pub(super) struct SetKeys {
     keys: Vec<(String, DeclaredKey)>,
@@ -116,6 +119,29 @@ impl SetKeys {
 
     fn find(&self, name: &[u8]) -> Option<&DeclaredKey> {
         self.keys.iter().find(|(text, _)| text.as_bytes() == name).map(|(_, key)| key)
+    }
+
+    /// Splits scopes into those of declared keys and the others.
+    ///
+    /// # Errors
+    /// When all are others: the reason, of the first.
+    fn split(
+        &self,
+        view: &ReaderView<'_>,
+        places: &[(Scope, ScopePlace)],
+    ) -> Result<(Places, Vec<Scope>), NoScope> {
+        let is_declared = |(scope, _): &&(Scope, ScopePlace)| self.find(scope.parts().0).is_some();
+        let (known, others): (Vec<_>, Vec<_>) = places.iter().partition(is_declared);
+        match others.first() {
+            Some((first, _)) if known.is_empty() => {
+                let name = String::from_utf8_lossy(first.parts().0);
+                Err(undeclared(&view.reader.collection, &name))
+            }
+            Some(_) | None => {
+                let others = others.into_iter().map(|(scope, _)| scope.clone());
+                Ok((known.into_iter().cloned().collect(), others.collect()))
+            }
+        }
     }
 
     /// Checks that all scopes can be read.
@@ -146,17 +172,22 @@ impl ReaderView<'_> {
         limits: PageLimits,
     ) -> Result<Result<Page, NoScope>, StoreError> {
         let keys = SetKeys::load(self)?;
+        let (places, refused) = match keys.split(self, places) {
+            Ok(split) => split,
+            Err(reason) => return Ok(Err(reason)),
+        };
         let fresh = self.fresh_set(places.iter().map(|(scope, _)| scope));
         if let Err(reason) = keys.check(self, &fresh) {
             return Ok(Err(reason));
         }
-        let goes_on = match self.start_of_set(cursor, resume, places)? {
+        let goes_on = match self.start_of_set(cursor, resume, &places)? {
             Some(position) if self.is_kept(&keys, &position)? => Some(position),
             Some(_) | None => None,
         };
         let mode = if goes_on.is_some() { Mode::Delta } else { Mode::Snapshot };
         let position = goes_on.unwrap_or(fresh);
-        let opened = Some(self.opened_set(&keys, &position, mode)?);
+        let opened = Opened { refused, ..self.opened_set(&keys, &position, mode)? };
+        let opened = Some(opened.into());
         let (content, next) = self.step_of_set(&keys, position, limits)?;
         Ok(Ok(Page { opened, content, next }))
     }
@@ -174,7 +205,7 @@ impl ReaderView<'_> {
         let (mut position, mut opened) = (position.clone(), None);
         if !self.is_kept(&keys, &position)? {
             position = self.fresh_set(position.scopes.iter().map(|(scope, _)| scope));
-            opened = Some(self.opened_set(&keys, &position, Mode::Snapshot)?);
+            opened = Some(self.opened_set(&keys, &position, Mode::Snapshot)?.into());
         }
         let (content, next) = self.step_of_set(&keys, position, limits)?;
         Ok(Ok(Page { opened, content, next }))
@@ -394,7 +425,7 @@ impl ReaderView<'_> {
         mode: Mode,
     ) -> Result<Opened, StoreError> {
         let (count, _) = self.sums(keys, position)?;
-        Ok(Opened { mode, count, head: self.head.seq })
+        Ok(Opened { mode, count, head: self.head.seq, refused: Vec::new() })
     }
 
     /// The count and the checksum, summed over the scopes of a set.

@@ -318,7 +318,9 @@ pub(super) fn pull(
 
 pub(super) fn page(reader: &Reader, from: PageFrom, set: &NamedSet, pulled: Pulled) -> Reply {
     let Pulled { page, database, epoch, last_mutation } = pulled;
-    let messages = shown(&reader.collection, reader.partial, set, page);
+    let mut set = set.clone();
+    set.refuse(page.opened.as_ref().map_or(&[], |opened| &opened.refused));
+    let messages = shown(&reader.collection, reader.partial, &set, page);
     let mut body = Vec::new();
     PageAnswer { database, epoch, from, last_mutation, messages }.encode(&mut body);
     Reply::json(200, body)

@@ -167,6 +167,9 @@ impl Session {
 
     /// Sends a page of a catch-up, and makes the stream live after the last.
     fn send_page(&mut self, collection: Collection, page: Page, cx: &mut InputContext<'_, '_>) {
+        if let Some(opened) = page.opened.as_ref().filter(|opened| !opened.refused.is_empty()) {
+            self.refuse_scopes(&collection, &opened.refused, cx);
+        }
         let Some(subscription) = self.subscriptions.get(&collection) else { return };
         let (partial, (set, refused)) = (subscription.partial, subscription.numbered());
         let level = self.level();

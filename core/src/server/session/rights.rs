@@ -7,6 +7,7 @@ use super::subscription::Progress;
 use super::{InputContext, Session, SessionAction};
 use crate::protocol::message::{ErrorCode, Level, ServerMessage};
 use crate::protocol::name::Collection;
+use crate::protocol::scopes::ScopeName;
 use crate::rules::page::Position;
 use crate::rules::policy::Access;
 use crate::rules::scope::Scope;
@@ -59,23 +60,30 @@ impl Session {
         lost: &[Scope],
         cx: &mut InputContext<'_, '_>,
     ) {
-        let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
-        let Some(set) = &mut subscription.set else { return };
-        let mut names = Vec::new();
-        for scope in lost {
-            names.extend(set.names.remove(scope));
-        }
-        set.refused.extend(names.iter().cloned());
+        let scopes = self.refuse_scopes(collection, lost, cx);
+        self.drop_read(collection);
+        let collection = collection.clone();
+        self.send_message(&ServerMessage::Unsubscribed { collection, scopes }, cx);
+    }
+
+    /// Leaves scopes out of a set, and returns their names.
+    pub(super) fn refuse_scopes(
+        &mut self,
+        collection: &Collection,
+        refused: &[Scope],
+        cx: &mut InputContext<'_, '_>,
+    ) -> Vec<ScopeName> {
+        let Some(subscription) = self.subscriptions.get_mut(collection) else { return Vec::new() };
+        let Some(set) = &mut subscription.set else { return Vec::new() };
+        let names = set.refuse(refused);
         let scopes = Some(set.scopes());
         subscription.scopes = scopes.clone();
         if let Progress::CatchingUp(position) = &mut subscription.progress {
-            position.lose(lost);
+            position.lose(refused);
         }
-        self.drop_read(collection);
         let interest = Interest { collection: collection.clone(), scopes };
         cx.out.push(SessionAction::Follow(interest));
-        let collection = collection.clone();
-        self.send_message(&ServerMessage::Unsubscribed { collection, scopes: names }, cx);
+        names
     }
 
     pub(super) fn rights_changed(&mut self, cx: &mut InputContext<'_, '_>) {
