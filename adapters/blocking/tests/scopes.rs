@@ -58,6 +58,22 @@ fn a_watch_of_a_scope_shows_what_enters_and_leaves() -> Result<(), Box<dyn std::
 }
 
 #[test]
+fn the_configuration_names_scopes_of_all_kinds() -> Result<(), Box<dyn std::error::Error>> {
+    let config = offline()
+        .scope("lists", "members[]", "ann")
+        .scope_of("tasks", [("project", json!("p1")), ("status", json!(1))]);
+    let sync = SyncLayer::open(config)?;
+    let status = sync.status()?;
+    let scopes = |of: &str| -> Vec<String> {
+        let scopes = status.collections[of].scopes.clone().expect("it is held by scopes");
+        scopes.keys().map(ToString::to_string).collect()
+    };
+    assert_eq!(scopes("lists"), ["members[]=\"ann\""]);
+    assert_eq!(scopes("tasks"), ["project=\"p1\"+status=1"]);
+    Ok(())
+}
+
+#[test]
 fn what_can_be_no_scope_is_an_error() -> Result<(), Box<dyn std::error::Error>> {
     let sync = SyncLayer::open(offline())?;
     let messages = sync.collection("messages")?;

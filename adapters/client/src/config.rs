@@ -285,13 +285,35 @@ impl SyncConfig {
     /// client is opened.
     #[must_use]
     pub fn scope<T: Serialize>(
-        mut self,
+        self,
         collection: impl Into<String>,
         field: impl Into<String>,
         value: T,
     ) -> Self {
-        let json = serde_json::to_string(&value).unwrap_or_default();
-        self.scopes.push((collection.into(), Vec::from([(field.into(), json)])));
+        self.scope_of(collection, [(field, value)])
+    }
+
+    /// Keeps the scope of a key of several fields in sync from the start, which have these values
+    /// together; see [`scope`](Self::scope).
+    ///
+    /// ```
+    /// # use synclayer_client::config::SyncConfig;
+    ///
+    /// let config = SyncConfig::new("https://api.example.com")
+    ///     .scope("lists", "members[]", "ann")
+    ///     .scope_of("tasks", [("project", "p1"), ("status", "open")]);
+    /// assert_eq!(config.scopes[1].1, [("project", "\"p1\""), ("status", "\"open\"")]
+    ///     .map(|(part, json)| (part.to_owned(), json.to_owned())));
+    /// ```
+    #[must_use]
+    pub fn scope_of<P: Into<String>, T: Serialize>(
+        mut self,
+        collection: impl Into<String>,
+        parts: impl IntoIterator<Item = (P, T)>,
+    ) -> Self {
+        let json = |value: &T| serde_json::to_string(value).unwrap_or_default();
+        let parts = parts.into_iter().map(|(part, value)| (part.into(), json(&value))).collect();
+        self.scopes.push((collection.into(), parts));
         self
     }
 
