@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `"$client1"`, `"$client2"` … | the client ids that the replica had, in their order |
 //! | `"$digest:3"` | the digest of the write that was last sent under the number 3 |
-//! | `{"$checksum": {"a": [5, {…}]}}` | the checksum of a collection that holds these: record id, its seq, its document |
+//! | `{"$checksum": {"a": [5, {…}]}}` | the checksum of a collection that holds these: record id, its seq, its document; of a list: the sum over several scopes |
 
 use serde_json::{Value, json};
 use synclayer_core::protocol::{ClientMessage, Incoming, Member, decode_client};
@@ -108,8 +108,9 @@ impl Words {
 
 fn checksum(records: &Value) -> Result<Value, String> {
     let mut sum = Checksum::default();
-    let records = records.as_object().ok_or("$checksum takes an object")?;
-    for (id, state) in records {
+    let parts = records.as_array().map_or(std::slice::from_ref(records), Vec::as_slice);
+    let parts: Option<Vec<_>> = parts.iter().map(Value::as_object).collect();
+    for (id, state) in parts.ok_or("$checksum takes objects")?.into_iter().flatten() {
         let (seq, data) = (state[0].as_u64(), state[1].to_string());
         let seq = seq.ok_or_else(|| format!("$checksum: {id} takes [seq, document]"))?;
         sum.add(&record_id(id)?, Seq(seq), &document(&data)?);
