@@ -63,9 +63,9 @@ pub(crate) async fn measure(sizes: &Sizes, report: &mut Report) -> Result<()> {
     report.row("the same, server", told.number("server")? / pieces, "µs");
     let after = (bytes_of(&small)?, bytes_of(&path("server"))?);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    report.row("the client's store after the deletes", mib(after.0), "MiB");
+    report.row("the client's tables after the deletes", mib(after.0), "MiB");
     report.note(format!("before: {:.1} MiB", mib(before.0)));
-    report.row("the server's store after the deletes", mib(after.1), "MiB");
+    report.row("the server's tables after the deletes", mib(after.1), "MiB");
     report.note(format!("before: {:.1} MiB, tombstones stay until the horizon", mib(before.1)));
     Ok(())
 }
@@ -214,9 +214,9 @@ pub(crate) async fn come_back(dir: &Path, server: &str) -> Result<()> {
     sync.synced().await?;
     tell("cpu", (cpu() - begun.0).as_secs_f64() * 1e6);
     tell("threads", Threads::now()?.since(&begun.1, 1));
+    end()?;
     // its store clears removed rows in a pause
     sleep(Duration::from_secs(2)).await;
-    end()?;
     sync.close().await;
     Ok(())
 }
