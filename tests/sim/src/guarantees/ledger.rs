@@ -92,6 +92,8 @@ pub struct Ledger {
     pub(super) decided: BTreeSet<(usize, u64)>,
     /// Records whose deletion a strategy has decided.
     pub(super) decided_deletes: BTreeSet<(usize, Place)>,
+    /// The values of the contested field with which records were deleted at the server.
+    pub(super) deleted: BTreeMap<Place, BTreeSet<u64>>,
     /// The values of the contested field that authors of deletions saw.
     pub(super) deletions: BTreeMap<(usize, Place), BTreeSet<u64>>,
     /// The last place of each client's outbox that was applied.
@@ -156,6 +158,7 @@ impl Ledger {
             seen: Vec::new(),
             decided: BTreeSet::new(),
             decided_deletes: BTreeSet::new(),
+            deleted: BTreeMap::new(),
             deletions: BTreeMap::new(),
             last_place: BTreeMap::new(),
             shown: BTreeMap::new(),

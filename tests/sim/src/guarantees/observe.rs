@@ -157,6 +157,9 @@ impl Ledger {
             // also what such a part had left as it was
             let of = |(write, token): (&Write, u64)| [(device, token), (device, write.saw)];
             self.decided.extend(decided.flat_map(of));
+            // and what was there before a deletion, if such a part was kept against it
+            let back = self.deleted.get(place).into_iter().flatten().map(|token| (device, *token));
+            self.decided.extend(back);
             if self.deletions.contains_key(&(device, place.clone())) {
                 self.decided_deletes.insert((device, place.clone()));
             }
@@ -269,6 +272,10 @@ impl Ledger {
     }
 
     pub(super) fn mark_applied(&mut self, committed: &Committed) {
+        if let (Some(before), None) = (&committed.before, &committed.after) {
+            let values = self.deleted.entry(committed.place.clone()).or_default();
+            values.insert(hot(Some(before)).1);
+        }
         for token in new_tokens(committed) {
             if let Some(write) = self.writes.get_mut(token as usize - 1) {
                 write.applied = true;
