@@ -47,23 +47,8 @@ impl KeptIndex {
         id: &RecordId,
         document: &Document,
     ) -> (Vec<u8>, Vec<u8>) {
-        entry_of(keys.indexed(self.number), &self.index, id, document)
+        self.index.entry(keys.indexed(self.number), id, document)
     }
-}
-
-/// The row of an index, with this beginning of its key, that says that it has a record.
-pub(super) fn entry_of(
-    mut key: Vec<u8>,
-    index: &Index,
-    id: &RecordId,
-    document: &Document,
-) -> (Vec<u8>, Vec<u8>) {
-    let fields = index.key(document);
-    key.extend_from_slice(&fields);
-    key.extend_from_slice(id.as_bytes());
-    // they are cut at less
-    let len = fields.len() as u16;
-    (key, len.to_be_bytes().to_vec())
 }
 
 impl Indexes {

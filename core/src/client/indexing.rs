@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::EventKind;
-use super::indexes::{Indexes, KeptIndex, KeptIndexes, Unfinished, entry_of};
+use super::indexes::{Indexes, KeptIndex, KeptIndexes, Unfinished};
 use super::machine::Client;
 use crate::protocol::name::{Collection, RecordId};
 use crate::protocol::time::Mono;
@@ -195,7 +195,7 @@ fn build(
         built.records += 1;
         if let Some(document) = stored.view() {
             bytes += document.size();
-            entries.push(entry_of(prefix.to_vec(), &row.index, &id, document));
+            entries.push(row.index.entry(prefix.to_vec(), &id, document));
         }
         if built.records < most as u64 && bytes < STEP_BYTES {
             return Scan::Next;

@@ -1,6 +1,5 @@
 //! The app's reads: how the machine is doing, and what its store holds.
 
-use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -12,7 +11,7 @@ use super::stream::Stream;
 use super::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::protocol::time::Now;
-use crate::rules::query::{Explanation, Query, Selection, Walk};
+use crate::rules::query::{self, Explanation, Query, Selection};
 use crate::rules::row::{Entry, Keys, OutboxRow, Rejected, Row, record_id_of, write_id_of};
 use crate::rules::scope::NamedScope;
 use crate::rules::view::Record;
@@ -182,9 +181,8 @@ impl Client {
         Ok((records, explanation))
     }
 
-    /// Shows the records that a query finds by indexes, each once and with its place in the order, until
-    /// `visit` ends it. Where they come in order, no more are read than the query can return. `None` if no
-    /// index serves the query.
+    /// Shows the records that a query finds by indexes, as [`query::walk`] does. `None` if no index serves
+    /// the query.
     fn walk(
         &self,
         collection: &Collection,
@@ -195,26 +193,10 @@ impl Client {
         let Some(branches) = self.indexes.branches(self.keys, collection, query) else {
             return Ok(None);
         };
-        let most = query.limit.map_or(usize::MAX, |limit| limit.saturating_add(query.offset));
+        let branches: Vec<_> =
+            branches.iter().map(|(found, branch)| (found.rows(store), branch)).collect();
         let load = |id: &RecordId| self.get(collection, id, store);
-        let (mut seen, mut explanation, mut ended) =
-            (BTreeSet::new(), Explanation::default(), Scan::Next);
-        for (found, branch) in &branches {
-            if ended == Scan::Stop {
-                break;
-            }
-            let (mut count, plan) = (0, &branch.plan);
-            let mut walk = Walk::new(found.rows(store), plan, &branch.query, &load);
-            walk.each(&mut |key, record| {
-                count += 1;
-                if branches.len() == 1 || seen.insert(record.id.clone()) {
-                    ended = visit(key, record);
-                }
-                if plan.is_ordered() && count >= most { Scan::Stop } else { ended }
-            })?;
-            explanation.add(&walk);
-        }
-        Ok(Some(explanation))
+        query::walk(query, &branches, &load, visit).map(Some)
     }
 
     /// Carries a query out by reading all records.

@@ -74,6 +74,11 @@ impl Reader {
         }
     }
 
+    /// A LEB128 number of at most 32 bits.
+    pub(crate) fn u32(&mut self) -> Result<u32, StoreError> {
+        u32::try_from(self.u64()?).map_err(|_| StoreError::damaged("a stored number is too large"))
+    }
+
     pub(crate) fn u64(&mut self) -> Result<u64, StoreError> {
         let (value, len) = read_u64(&self.rest).ok_or_else(cut_short)?;
         self.rest.advance(len);

@@ -28,7 +28,7 @@ mod tests;
 mod value;
 mod walk;
 
-pub(crate) use self::branches::Branch;
+pub(crate) use self::branches::{Branch, walk};
 pub(crate) use self::definition::parse_order;
 pub use self::definition::{Direction, Query, QueryCursor};
 pub use self::error::QueryError;
@@ -42,4 +42,4 @@ pub use self::predicate::Predicate;
 pub(crate) use self::selection::Selection;
 pub(crate) use self::value::encode as encoded;
 pub use self::walk::Explanation;
-pub(crate) use self::walk::{IndexRows, Walk};
+pub(crate) use self::walk::IndexRows;

@@ -113,7 +113,8 @@ impl Rebuild {
                 Some(b'r') => self.record(&key, row, &mut new)?,
                 Some(b'u') => self.client(&key, row, &mut new),
                 Some(b'x') => self.indexed(&key, &row, &new)?,
-                // epochs, scopes (the next opening builds them anew), and rows that no server wrote
+                // epochs, scopes and indexes (the next opening builds them anew), and rows that no server
+                // wrote
                 Some(_) | None => {}
             }
         }

@@ -13,12 +13,16 @@
 //! | `i` epoch id | its number |
 //! | `g` collection 0 number | the collection's head when this epoch began |
 //! | `k` collection, `s` collection 0 … | its scope keys and the rows of its scopes: see [`scopes`] |
+//! | `j` collection, `y` collection 0 … | its indexes and their rows: see [`indexes`] |
 //!
 //! Numbers in keys take 8 bytes, big endian. Names hold no control characters, so a 0 byte ends
 //! them, and the records of a collection are sorted by the bytes of their ids. A `g` row is written
 //! only if the head moved in the epoch before: the last one at or below a number counts, and
 //! without one the head is 0.
 
+pub(crate) mod declared;
+pub(crate) mod indexes;
+pub(crate) mod left;
 pub(crate) mod scopes;
 mod totals;
 
@@ -27,7 +31,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use self::scopes::Left;
+use self::left::Left;
 pub(crate) use self::totals::{Counted, Totals, clients_of, counted_user, put_clients_of};
 use crate::protocol::codec::{Reader, put_bytes, put_i64, put_option, put_part, put_u64};
 use crate::protocol::delta::Delta;
@@ -65,12 +69,16 @@ pub struct Head {
     pub measured: Seq,
     /// `true` if rows of its scopes are kept, or not yet removed.
     pub scoped: bool,
+    /// `true` if rows of its indexes are kept, or not yet removed.
+    pub indexed: bool,
 }
 
 /// The tag of a collection's size.
 const SIZE: u8 = 1;
 /// The tag of a collection with rows of scopes.
 const SCOPED: u8 = 2;
+/// The tag of a collection with rows of indexes.
+const INDEXED: u8 = 3;
 
 /// The stamp of a change of a record or field.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -162,6 +170,9 @@ impl Head {
         if self.scoped {
             put_part(&mut out, SCOPED, &[]);
         }
+        if self.indexed {
+            put_part(&mut out, INDEXED, &[]);
+        }
         out
     }
 
@@ -177,6 +188,7 @@ impl Head {
             bytes: 0,
             measured: Seq(0),
             scoped: false,
+            indexed: false,
         };
         if let Some(mut part) = reader.part(SIZE)? {
             (head.bytes, head.measured) = (part.u64()?, Seq(part.u64()?));
@@ -185,6 +197,10 @@ impl Head {
         if let Some(part) = reader.part(SCOPED)? {
             part.end()?;
             head.scoped = true;
+        }
+        if let Some(part) = reader.part(INDEXED)? {
+            part.end()?;
+            head.indexed = true;
         }
         reader.end()?;
         if head.measured > head.seq {

@@ -18,6 +18,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::policy::{Policy, User};
+use super::query::Index;
 use super::record::{self, ClientRow, EpochRow, Totals};
 use super::scope::{ScopeChange, ScopeKey};
 use crate::protocol::hash::Digest;
@@ -66,6 +67,9 @@ pub enum Transaction {
     /// Replaces the scope keys of all collections. At each opening, after the epoch began; those that are
     /// new are built by sweeps, and the scopes of a key are read when it is.
     Declare(BTreeMap<Collection, Vec<ScopeKey>>),
+    /// Replaces the indexes of all collections, by which REST queries are carried out. At each opening, after
+    /// the epoch began; those that are new are built by sweeps, and queries use an index when it is.
+    DeclareIndexes(BTreeMap<Collection, Vec<Index>>),
 }
 
 /// Writes of one connection, in their order.
@@ -169,7 +173,7 @@ pub enum TransactionAnswer {
     PlainUnit(Vec<Outcome>),
     /// The answer to [`Transaction::Sweep`].
     Swept(Swept),
-    /// The answer to [`Transaction::BeginEpoch`] and [`Transaction::Declare`].
+    /// The answer to [`Transaction::BeginEpoch`], [`Transaction::Declare`] and [`Transaction::DeclareIndexes`].
     Begun,
 }
 
@@ -363,6 +367,7 @@ impl Transaction {
                 sweep::begin_epoch(epoch, database, rows, context.now)
             }
             Self::Declare(keys) => declare::declare(keys, rows),
+            Self::DeclareIndexes(indexes) => declare::declare(indexes, rows),
         }
     }
 
@@ -378,7 +383,8 @@ impl Transaction {
             | Self::Plain(_)
             | Self::Sweep(_)
             | Self::BeginEpoch { .. }
-            | Self::Declare(_) => 1,
+            | Self::Declare(_)
+            | Self::DeclareIndexes(_) => 1,
         };
         writes.max(1)
     }

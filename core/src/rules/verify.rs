@@ -1,5 +1,6 @@
 //! The offline check of a server's rows.
 
+mod indexes;
 mod scopes;
 
 use alloc::boxed::Box;
@@ -7,6 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use self::indexes::IndexesFound;
 use self::scopes::ScopesFound;
 use super::record::{
     ClientRow, Head, RecordRow, Stamp, Totals, counted_user, index_key, index_of, name_in,
@@ -27,7 +29,7 @@ pub struct Report {
     pub faults: Vec<String>,
 }
 
-/// Reads every row of a server's store. Index, scopes and records must agree; counts and checksums are
+/// Reads every row of a server's store. Indexes, scopes and records must agree; counts and checksums are
 /// recomputed from the records.
 ///
 /// # Errors
@@ -102,6 +104,7 @@ fn verify_collection(
     let mut found = Head { count: 0, checksum: Checksum(0), bytes: 0, ..head };
     let (from, to) = records_of(collection);
     let mut scopes = ScopesFound::begin(rows, collection, head, report)?;
+    let mut indexes = IndexesFound::begin(rows, collection, head, report)?;
     let mut records = 0u64;
     rows.scan(&from, &to, &mut |key, row| {
         let id = record_id(&key[from.len()..])?;
@@ -133,9 +136,11 @@ fn verify_collection(
             report.fault(alloc::format!("{collection}/{id}: {fault}"));
         }
         scopes.record(&id, &record, report)?;
+        indexes.record(&id, &record, report)?;
         Ok(Scan::Next)
     })?;
     scopes.end(head, report)?;
+    indexes.end(report)?;
     let (from, to) = index_of(collection);
     let mut indexed = 0u64;
     rows.scan(&from, &to, &mut |_, _| {

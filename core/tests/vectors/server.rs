@@ -239,7 +239,8 @@ fn transaction(transaction: &Transaction) -> String {
         | Transaction::PlainUnit(_)
         | Transaction::Sweep(_)
         | Transaction::BeginEpoch { .. }
-        | Transaction::Declare(_) => {
+        | Transaction::Declare(_)
+        | Transaction::DeclareIndexes(_) => {
             unreachable!("no session asks for it")
         }
     }

@@ -10,8 +10,10 @@ use super::{Budget, PageLimits, ReadAnswer, ReaderView};
 use crate::protocol::document::{Document, json_string};
 use crate::protocol::name::{RecordId, Seq};
 use crate::protocol::time::Timestamp;
-use crate::rules::query::{Query, Selection};
+use crate::rules::query::{self, IndexRows, Query, Selection};
 use crate::rules::record::RecordRow;
+use crate::rules::record::indexes::DeclaredIndexes;
+use crate::rules::view::Record;
 use crate::store::{Scan, StoreError};
 
 /// A query by HTTP. Without `since` the records come in the order of their ids, otherwise in the
@@ -113,7 +115,8 @@ impl ReaderView<'_> {
         Ok((!budget.is_spent()).then_some(found))
     }
 
-    /// The records that a query with conditions and an order returns.
+    /// The records that a query with conditions and an order returns; `None` if they are more bytes than
+    /// these.
     fn select(
         &self,
         http: &HttpQuery,
@@ -122,20 +125,68 @@ impl ReaderView<'_> {
         bytes: usize,
     ) -> Result<Option<Vec<FoundRecord>>, StoreError> {
         let mut selection = Selection::new(query);
-        let first = query.first_id();
-        self.records_in(scope, first.as_ref(), bytes, &mut |id, record| {
-            let Some(document) = &record.document else { return Ok(Scan::Next) };
-            let is_late = http.since.is_none_or(|since| record.committed_at >= since);
-            if !is_late || !http.matches(document) {
-                return Ok(Scan::Next);
+        if let Some(since) = http.since {
+            let from = self.first_since(since)?;
+            let mut visit = |id: &RecordId, record: &RecordRow| {
+                if let Some(document) = self.candidate(http, record)
+                    && let Some(key) = query.key_if_found(id, document)
+                {
+                    selection.keep(key, document, || self.found(id, record));
+                }
+                Ok(if selection.bytes() > bytes { Scan::Stop } else { Scan::Next })
+            };
+            match scope {
+                Some(scope) => scope.changed(from, &mut visit)?,
+                None => self.changed(from, &mut |_, id, record| visit(id, record))?,
             }
-            let scan = selection.offer(id, document, || {
-                let shows = self.shows(id, record);
-                shows.then(|| FoundRecord::new(id, record, document.clone()))
-            });
-            Ok(if selection.bytes() > bytes { Scan::Stop } else { scan })
-        })?;
+        } else if scope.is_some() || !self.select_by_index(http, bytes, &mut selection)? {
+            let first = query.first_id();
+            self.records_in(scope, first.as_ref(), bytes, &mut |id, record| {
+                let Some(document) = self.candidate(http, record) else { return Ok(Scan::Next) };
+                let scan = selection.offer(id, document, || self.found(id, record));
+                Ok(if selection.bytes() > bytes { Scan::Stop } else { scan })
+            })?;
+        }
         Ok((selection.bytes() <= bytes).then(|| selection.finish()))
+    }
+
+    /// Carries a query out by indexes. Returns `false` if none serves it.
+    fn select_by_index(
+        &self,
+        http: &HttpQuery,
+        bytes: usize,
+        selection: &mut Selection<'_, FoundRecord>,
+    ) -> Result<bool, StoreError> {
+        let (collection, query) = (&self.reader.collection, selection.query());
+        let indexes = DeclaredIndexes::of(self.rows, collection, Some(&self.head))?;
+        let indexes = indexes.unwrap_or_default();
+        let Some(branches) = indexes.branches(collection, query) else { return Ok(false) };
+        let branches: Vec<_> = branches
+            .iter()
+            .map(|(prefix, index, branch)| (IndexRows { rows: self.rows, prefix, index }, branch))
+            .collect();
+        let load = |id: &RecordId| {
+            let record = RecordRow::load(self.rows, collection, id)?;
+            let record = record.filter(|record| self.candidate(http, record).is_some());
+            Ok(record.and_then(|record| self.found(id, &record)).map(Record::from))
+        };
+        query::walk(query, &branches, &load, &mut |key, record| {
+            let document = record.document.clone();
+            selection.keep(key, &document, || Some(FoundRecord::from(record)));
+            if selection.bytes() > bytes { Scan::Stop } else { Scan::Next }
+        })?;
+        Ok(true)
+    }
+
+    /// The document of a record, if it has one that meets the conditions beside the query.
+    fn candidate<'r>(&self, http: &HttpQuery, record: &'r RecordRow) -> Option<&'r Document> {
+        record.document.as_ref().filter(|document| http.matches(document))
+    }
+
+    /// A record with all its fields, if the reader may see it.
+    fn found(&self, id: &RecordId, record: &RecordRow) -> Option<FoundRecord> {
+        let document = record.document.as_ref().filter(|_| self.shows(id, record))?;
+        Some(FoundRecord::new(id, record, document.clone()))
     }
 
     /// Visits the records behind an id, or those of a scope, in the order of their ids. It keeps no more
@@ -187,6 +238,19 @@ impl FoundRecord {
     fn new(id: &RecordId, record: &RecordRow, document: Document) -> Self {
         let (id, updated_at) = (id.clone(), record.committed_at);
         Self { id, document, updated_at, version: record.last.version }
+    }
+}
+
+/// A query reads records of both ends as an app sees them.
+impl From<FoundRecord> for Record {
+    fn from(FoundRecord { id, document, updated_at, version }: FoundRecord) -> Self {
+        Self { id, document, version, updated_at, pending: false }
+    }
+}
+
+impl From<Record> for FoundRecord {
+    fn from(Record { id, document, version, updated_at, .. }: Record) -> Self {
+        Self { id, document, updated_at, version }
     }
 }
 

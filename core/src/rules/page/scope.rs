@@ -8,9 +8,8 @@ use core::ops::ControlFlow;
 
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{Collection, RecordId, Seq};
-use crate::rules::record::scopes::{
-    self, Built, Declared, DeclaredKey, LEAVE, Left, MEMBER, ScopeHead,
-};
+use crate::rules::record::left::Left;
+use crate::rules::record::scopes::{self, Built, Declared, DeclaredKey, LEAVE, MEMBER, ScopeHead};
 use crate::rules::record::{Head, RecordRow, record_id, record_key, to_u64};
 use crate::rules::scope::{Scope, ScopeSet, ScopeValue};
 use crate::store::{Rows, Scan, StoreError};

@@ -1,3 +1,5 @@
+mod indexes;
+
 use alloc::format;
 use alloc::vec::Vec;
 

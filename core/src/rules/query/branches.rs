@@ -1,11 +1,14 @@
 //! Alternatives: a query whose condition has an `or` or a list of values is several queries, of which an
 //! index may serve each.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::definition::Query;
 use super::index::{Index, Plan};
 use super::predicate::{Node, Predicate};
+use super::walk::{Explanation, IndexRows, Load, Visit, Walk};
+use crate::store::{Scan, StoreError};
 
 /// A query, or one of its alternatives, with the index that it is carried out by.
 pub(crate) struct Branch {
@@ -40,6 +43,35 @@ impl Branch {
             },
         )
     }
+}
+
+/// Shows the records that a query finds by indexes, each once and with its place in the order, until
+/// `visit` ends it. Where they come in order, no more are read than the query can return.
+pub(crate) fn walk(
+    query: &Query,
+    branches: &[(IndexRows<'_>, &Branch)],
+    load: &Load<'_>,
+    visit: &mut Visit<'_>,
+) -> Result<Explanation, StoreError> {
+    let most = query.limit.map_or(usize::MAX, |limit| limit.saturating_add(query.offset));
+    let (mut seen, mut explanation, mut ended) =
+        (BTreeSet::new(), Explanation::default(), Scan::Next);
+    for (rows, branch) in branches {
+        if ended == Scan::Stop {
+            break;
+        }
+        let (mut count, plan) = (0, &branch.plan);
+        let mut walk = Walk::new(*rows, plan, &branch.query, load);
+        walk.each(&mut |key, record| {
+            count += 1;
+            if branches.len() == 1 || seen.insert(record.id.clone()) {
+                ended = visit(key, record);
+            }
+            if plan.is_ordered() && count >= most { Scan::Stop } else { ended }
+        })?;
+        explanation.add(&walk);
+    }
+    Ok(explanation)
 }
 
 impl Predicate {

@@ -166,7 +166,7 @@ impl Query {
     }
 
     /// The place of a record, if it meets the condition and lies between the bounds.
-    pub(super) fn key_if_found(&self, id: &RecordId, document: &Document) -> Option<Vec<u8>> {
+    pub(crate) fn key_if_found(&self, id: &RecordId, document: &Document) -> Option<Vec<u8>> {
         if !self.predicate.matches(document) {
             return None;
         }

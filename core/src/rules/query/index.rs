@@ -14,6 +14,7 @@ use super::path::FieldPath;
 use super::predicate::Test;
 use super::value::{self, successor};
 use crate::protocol::document::Document;
+use crate::protocol::name::RecordId;
 
 /// The maximal number of fields of an index.
 const MAX_FIELDS: usize = 8;
@@ -55,6 +56,22 @@ impl Index {
         }
         key.truncate(MAX_KEY);
         key
+    }
+
+    /// The row, with this beginning of its key, that says that an index has a record: its fields and its
+    /// id, and the length of the fields.
+    pub(crate) fn entry(
+        &self,
+        mut key: Vec<u8>,
+        id: &RecordId,
+        document: &Document,
+    ) -> (Vec<u8>, Vec<u8>) {
+        let fields = self.key(document);
+        key.extend_from_slice(&fields);
+        key.extend_from_slice(id.as_bytes());
+        // they are cut at less
+        let len = fields.len() as u16;
+        (key, len.to_be_bytes().to_vec())
     }
 }
 

@@ -69,6 +69,11 @@ impl<'q, T> Selection<'q, T> {
         self.found.push(Found { key, bytes, item });
     }
 
+    /// The query.
+    pub(crate) fn query(&self) -> &'q Query {
+        self.query
+    }
+
     /// Returns `true` if it has as many records as the query can return, those of its offset included.
     pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= self.kept

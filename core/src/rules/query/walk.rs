@@ -27,10 +27,10 @@ pub(crate) struct IndexRows<'a> {
 /// Reads a record of the store as of the same commit.
 pub(super) type Load<'a> = dyn Fn(&RecordId) -> Result<Option<Record>, StoreError> + 'a;
 /// Takes a record and its place in the query's order.
-type Visit<'a> = dyn FnMut(Vec<u8>, Record) -> Scan + 'a;
+pub(super) type Visit<'a> = dyn FnMut(Vec<u8>, Record) -> Scan + 'a;
 
 /// A query that is carried out by an index.
-pub(crate) struct Walk<'a> {
+pub(super) struct Walk<'a> {
     index: IndexRows<'a>,
     plan: &'a Plan,
     query: &'a Query,
@@ -45,7 +45,7 @@ struct Entry {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(
+    pub(super) fn new(
         index: IndexRows<'a>,
         plan: &'a Plan,
         query: &'a Query,
@@ -56,7 +56,7 @@ impl<'a> Walk<'a> {
 
     /// Shows the records that the query finds, until `visit` ends it: in the query's order, if the plan
     /// has a way for that.
-    pub(crate) fn each(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+    pub(super) fn each(&mut self, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let whole = |key: &[u8]| [self.index.prefix, key].concat();
         let (from, to) = (whole(&self.plan.from), whole(&self.plan.to));
         match self.plan.way {
@@ -66,7 +66,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The number of records that were read.
-    pub(crate) fn read(&self) -> usize {
+    fn read(&self) -> usize {
         self.read
     }
 
@@ -213,7 +213,7 @@ pub struct Explanation {
 
 impl Explanation {
     /// A query of which this is one more part, carried out by an index.
-    pub(crate) fn add(&mut self, walk: &Walk<'_>) {
+    pub(super) fn add(&mut self, walk: &Walk<'_>) {
         let Plan { equal, range, way, .. } = *walk.plan;
         let is_first = self.parts == 0;
         self.parts += 1;

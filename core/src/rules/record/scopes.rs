@@ -7,55 +7,29 @@
 //! | `s` collection 0 number `m` value seq | the id of a member, at the seq of its last change |
 //! | `s` collection 0 number `l` value seq | the id of a record that left the scope at this seq |
 //!
-//! The number of a key takes 4 bytes; it is never given twice. No value is the beginning of another one.
+//! The number of a key takes 4 bytes. No value is the beginning of another one.
 //! The rows change in the transaction that changes the record.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Head, RecordRow, be_u64, index_key, index_of, record_id, tagged, to_u64, within};
-use crate::protocol::codec::{Reader, put_bytes, put_u64};
+pub(crate) use super::declared::{Built, Declarable, Declaration, Declarations};
+use super::left::{Left, MAX_LEFT};
+use super::{Head, RecordRow, be_u64, record_id, within};
+use crate::protocol::codec::{Reader, put_u64};
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
 use crate::protocol::name::{Collection, RecordId, Seq};
-use crate::rules::scope::{Scope, ScopeChange, ScopeKey, ScopeValue, TooMany};
+use crate::rules::scope::{MAX_KEYS, Scope, ScopeChange, ScopeKey, ScopeValue, TooMany};
 use crate::store::{Batch, Rows, Scan, StoreError};
 
-/// The maximal number of scopes that a record lists as left.
-pub(crate) const MAX_LEFT: usize = 64;
-
-/// The scope keys of a collection, as far as its rows know of them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Declared {
-    /// The keys that are declared.
-    pub(crate) keys: Vec<DeclaredKey>,
-    /// The numbers of earlier keys, whose rows are being removed.
-    pub(crate) dropped: Vec<u32>,
-    /// The number of numbers that were given so far.
-    given: u32,
-}
-
-/// A scope key with the state of its rows.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct DeclaredKey {
-    pub(crate) key: ScopeKey,
-    /// The number in the keys of its rows.
-    pub(crate) number: u32,
-    pub(crate) built: Built,
-}
-
-/// The progress of building the rows of a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Built {
-    /// The records up to this seq are in their scopes, and no later one.
-    UpTo(Seq),
-    /// All are, since the collection's head was this one. Of what left a scope before nothing is known.
-    Since(Seq),
-}
+/// The scope keys of a collection.
+pub(crate) type Declared = Declarations<ScopeKey>;
+/// One of them.
+pub(crate) type DeclaredKey = Declaration<ScopeKey>;
 
 /// The state of a scope as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -68,122 +42,29 @@ pub(crate) struct ScopeHead {
     pub(crate) horizon: Seq,
 }
 
-/// A scope that a record has left.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Left {
-    /// The number of the scope's key.
-    pub(crate) number: u32,
-    pub(crate) value: ScopeValue,
-    /// The seq of the change by which it left.
-    pub(crate) seq: Seq,
+impl Declarable for ScopeKey {
+    const TAG: u8 = b'k';
+    const NAME: &'static str = "scope keys";
+    const MOST: usize = MAX_KEYS;
+
+    fn are_in_use(head: &Head) -> bool {
+        head.scoped
+    }
+
+    fn set_in_use(head: &mut Head, are_in_use: bool) {
+        head.scoped = are_in_use;
+    }
 }
 
 impl Declared {
-    /// The keys of a collection; `None` if nothing is stored of any.
-    pub(crate) fn load(
-        rows: &dyn Rows,
-        collection: &Collection,
-    ) -> Result<Option<Self>, StoreError> {
-        rows.get(&declared_key(collection))?.map(Self::from_row).transpose()
-    }
-
-    /// The keys of a collection with this head; `None` if it never had one.
-    pub(crate) fn of(
-        rows: &dyn Rows,
-        collection: &Collection,
-        head: Option<&Head>,
-    ) -> Result<Option<Self>, StoreError> {
-        match head {
-            Some(head) if !head.scoped => Ok(None),
-            Some(_) | None => Self::load(rows, collection),
-        }
-    }
-
-    /// Replaces the keys that are declared. Returns `true` if that changes anything.
-    pub(crate) fn declare(&mut self, keys: &[ScopeKey]) -> bool {
-        let before = self.clone();
-        let (kept, dropped) =
-            core::mem::take(&mut self.keys).into_iter().partition(|old| keys.contains(&old.key));
-        self.keys = kept;
-        self.dropped.extend(dropped.into_iter().map(|old: DeclaredKey| old.number));
-        for key in keys {
-            if self.keys.iter().all(|known| known.key != *key) {
-                self.given += 1;
-                let (key, number) = (key.clone(), self.given);
-                self.keys.push(DeclaredKey { key, number, built: Built::UpTo(Seq(0)) });
-            }
-        }
-        *self != before
-    }
-
-    /// Returns `true` if there are rows to keep or to remove.
-    pub(crate) fn is_in_use(&self) -> bool {
-        !self.keys.is_empty() || !self.dropped.is_empty()
-    }
-
     /// The key in whose scopes a document is too often, if there is one.
     pub(crate) fn too_many(&self, document: &Document) -> Option<&ScopeKey> {
         let keys = self.keys.iter().map(|declared| &declared.key);
         keys.into_iter().find(|key| key.scopes(document) == Err(TooMany))
     }
-
-    pub(crate) fn put(&self, collection: &Collection, batch: &mut Batch) {
-        batch.put(declared_key(collection), self.to_row());
-    }
-
-    fn to_row(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_u64(&mut out, u64::from(self.given));
-        put_u64(&mut out, self.keys.len() as u64);
-        for DeclaredKey { key, number, built } in &self.keys {
-            put_u64(&mut out, u64::from(*number));
-            put_bytes(&mut out, key.to_string().as_bytes());
-            let (tag, seq) = match built {
-                Built::UpTo(seq) => (0, seq),
-                Built::Since(seq) => (1, seq),
-            };
-            out.push(tag);
-            put_u64(&mut out, seq.0);
-        }
-        put_u64(&mut out, self.dropped.len() as u64);
-        for number in &self.dropped {
-            put_u64(&mut out, u64::from(*number));
-        }
-        out
-    }
-
-    pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
-        let mut reader = Reader::new(row);
-        let mut declared = Self { given: number(&mut reader)?, ..Self::default() };
-        for _ in 0..reader.u64()? {
-            let number = number(&mut reader)?;
-            let key = reader.str(|text| text.parse().ok())?;
-            let is_built = reader.flag()?;
-            let seq = Seq(reader.u64()?);
-            let built = if is_built { Built::Since(seq) } else { Built::UpTo(seq) };
-            declared.keys.push(DeclaredKey { key, number, built });
-        }
-        for _ in 0..reader.u64()? {
-            declared.dropped.push(number(&mut reader)?);
-        }
-        reader.end()?;
-        Ok(declared)
-    }
-}
-
-fn number(reader: &mut Reader) -> Result<u32, StoreError> {
-    u32::try_from(reader.u64()?).map_err(|_| StoreError::damaged("a scope key has no number"))
 }
 
 impl DeclaredKey {
-    /// Returns `true` if a record with this seq is in its scopes.
-    pub(crate) fn covers(&self, seq: Seq) -> bool {
-        match self.built {
-            Built::UpTo(built) => seq <= built,
-            Built::Since(_) => true,
-        }
-    }
-
     /// The scopes of a record that the rows hold.
     pub(crate) fn scopes_of(&self, record: &RecordRow) -> BTreeSet<ScopeValue> {
         let document = record.document.as_ref().filter(|_| self.covers(record.last.seq));
@@ -219,26 +100,6 @@ impl ScopeHead {
         };
         reader.end()?;
         Ok(head)
-    }
-}
-
-impl Left {
-    pub(super) fn put_all(left: &[Self], out: &mut Vec<u8>) {
-        for Self { number, value, seq } in left {
-            put_u64(out, u64::from(*number));
-            put_bytes(out, value);
-            put_u64(out, seq.0);
-        }
-    }
-
-    pub(super) fn take_all(mut reader: Reader) -> Result<Vec<Self>, StoreError> {
-        let mut left = Vec::new();
-        while !reader.is_empty() {
-            let number = number(&mut reader)?;
-            let value = reader.bytes()?.to_vec();
-            left.push(Self { number, value, seq: Seq(reader.u64()?) });
-        }
-        Ok(left)
     }
 }
 
@@ -422,65 +283,20 @@ pub(crate) fn build(
     let mut batch = Batch::default();
     let before = declared.clone();
     for key in &mut declared.keys {
-        let Built::UpTo(built) = key.built else { continue };
         let mut scopes = ScopeRows::new(rows, collection, &before);
-        key.built = match build_key(rows, key, built, &mut scopes, left)? {
-            Some(reached) => Built::UpTo(reached),
-            None => Built::Since(head.seq),
-        };
+        key.built = key.build(rows, collection, head, left, &mut |id, record| {
+            let values = record.document.as_ref().map(|document| key.key.scopes(document));
+            // a record that is in too many scopes is in none
+            for value in values.and_then(Result::ok).unwrap_or_default() {
+                scopes.add_member(key.number, &value, id, record)?;
+            }
+            Ok(())
+        })?;
         batch.append(scopes.into_batch());
     }
-    while let Some(number) = declared.dropped.last() {
-        let (from, to) = range_of_key(collection, *number);
-        let mut end = true;
-        rows.scan(&from, &to, &mut |key, _| {
-            if *left == 0 {
-                end = false;
-                return Ok(Scan::Stop);
-            }
-            *left -= 1;
-            batch.delete(key.to_vec());
-            Ok(Scan::Next)
-        })?;
-        if !end {
-            break;
-        }
-        declared.dropped.pop();
-    }
+    declared.drop_rows(rows, |number| range_of_key(collection, number), left, &mut batch)?;
     let is_idle = before == declared && batch.is_empty();
     Ok((!is_idle).then_some((declared, batch)))
-}
-
-/// Puts the records above a seq into the scopes of a key. Returns the seq that it has reached; `None` at
-/// the end.
-fn build_key(
-    rows: &dyn Rows,
-    key: &DeclaredKey,
-    built: Seq,
-    scopes: &mut ScopeRows<'_>,
-    left: &mut usize,
-) -> Result<Option<Seq>, StoreError> {
-    let collection = scopes.collection;
-    let (from, to) = (index_key(collection, built.next()), index_of(collection).1);
-    let (mut reached, mut end) = (built, true);
-    rows.scan(&from, &to, &mut |entry, id| {
-        if *left == 0 {
-            end = false;
-            return Ok(Scan::Stop);
-        }
-        *left -= 1;
-        reached = Seq(to_u64(&entry[entry.len().saturating_sub(8)..])?);
-        let id = record_id(&id)?;
-        let record = RecordRow::load(rows, collection, &id)?
-            .ok_or_else(|| StoreError::damaged("the change index names a missing record"))?;
-        let values = record.document.as_ref().map(|document| key.key.scopes(document));
-        // a record that is in too many scopes is in none
-        for value in values.and_then(Result::ok).unwrap_or_default() {
-            scopes.add_member(key.number, &value, &id, &record)?;
-        }
-        Ok(Scan::Next)
-    })?;
-    Ok((!end).then_some(reached))
 }
 
 /// Visits the ids of a scope's members whose last change is at or above a seq, in the order of the
@@ -507,10 +323,6 @@ pub(crate) fn members(
 pub(crate) const HEAD: u8 = b'h';
 pub(crate) const MEMBER: u8 = b'm';
 pub(crate) const LEAVE: u8 = b'l';
-
-fn declared_key(collection: &Collection) -> Vec<u8> {
-    tagged(b'k', collection)
-}
 
 /// The rows of one key, or those of one kind among them.
 pub(crate) fn range_of_key(collection: &Collection, number: u32) -> (Vec<u8>, Vec<u8>) {

@@ -17,6 +17,7 @@ const HEAD: Head = Head {
     bytes: 0,
     measured: Seq(0),
     scoped: false,
+    indexed: false,
 };
 
 fn stamp(seq: u64) -> Stamp {

@@ -10,6 +10,7 @@ use crate::protocol::message::{Mutation, ServerChange};
 use crate::protocol::name::{Collection, RecordId, Seq};
 use crate::protocol::unit::Expectation;
 use crate::protocol::write::Change;
+use crate::rules::record::indexes::DeclaredIndexes;
 use crate::rules::record::scopes::{Declared, ScopeRows};
 use crate::rules::record::{Head, RecordRow, Totals};
 use crate::rules::scope::{MAX_SCOPES, ScopeChange};
@@ -27,6 +28,8 @@ pub(super) struct Subject {
     pub(super) begins: Option<Totals>,
     /// The collection's scope keys, if it has or had any.
     pub(super) scopes: Option<Declared>,
+    /// The collection's indexes, if it has or had any.
+    pub(super) indexes: Option<DeclaredIndexes>,
 }
 
 impl Subject {
@@ -50,6 +53,19 @@ impl Subject {
         let mut scopes = ScopeRows::new(rows, &self.collection, declared);
         let change = scopes.change(&self.id, self.record.as_ref(), record)?;
         Ok((scopes.into_batch(), change.map(Box::new)))
+    }
+
+    /// The changes of the rows of indexes that follow from a change of the record.
+    pub(super) fn move_in_indexes(&self, record: &RecordRow) -> Batch {
+        let Some(indexes) = &self.indexes else { return Batch::default() };
+        indexes.change(&self.collection, &self.id, self.record.as_ref(), record)
+    }
+
+    /// The collection's head, which says whether there are rows of scopes and of indexes.
+    pub(super) fn head(&self) -> Head {
+        let scoped = self.scopes.as_ref().is_some_and(Declared::is_in_use);
+        let indexed = self.indexes.as_ref().is_some_and(DeclaredIndexes::is_in_use);
+        Head { scoped, indexed, ..self.head }
     }
 
     /// The reason why the record may not become this document, if that would be in too many scopes.

@@ -8,6 +8,7 @@ use super::counting::{Census, measure};
 use super::{Decision, TransactionAnswer};
 use crate::protocol::name::{ClientId, Collection, DatabaseId, Epoch, RecordId, Seq};
 use crate::protocol::time::Timestamp;
+use crate::rules::record::indexes::{self, DeclaredIndexes};
 use crate::rules::record::scopes::{self, Declared, ScopeRows};
 use crate::rules::record::{self, ClientRow, Counted, EpochRow, Head, RecordRow, Totals};
 use crate::store::{Batch, Rows, Scan, StoreError};
@@ -15,7 +16,8 @@ use crate::store::{Batch, Rows, Scan, StoreError};
 /// Removes tombstones, clients and epochs that are older than the retention, a bounded number of
 /// rows at a time. The removal of tombstones raises their collection's horizon, and those of the scopes
 /// that the records have left. In a store from before the sizes of collections and the numbers of
-/// clients were stored, it counts them too; and it builds the rows of scope keys that are new.
+/// clients were stored, it counts them too; and it builds the rows of scope keys and indexes
+/// that are new.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sweep {
     /// The retention of tombstones, silent clients and past epochs.
@@ -136,6 +138,17 @@ impl Broom<'_> {
             self.batch.append(batch);
             self.batch.put(record::head_key(collection), head.to_row());
             // what comes next reads these rows
+            self.left = 0;
+            return Ok(SweepPlace::Collection(collection.clone()));
+        }
+        if let Some(indexes) = DeclaredIndexes::of(self.rows, collection, Some(&head))?
+            && let Some((indexes, batch)) =
+                indexes::build(self.rows, collection, &head, indexes, &mut self.left)?
+        {
+            head.indexed = indexes.is_in_use();
+            indexes.put(collection, &mut self.batch);
+            self.batch.append(batch);
+            self.batch.put(record::head_key(collection), head.to_row());
             self.left = 0;
             return Ok(SweepPlace::Collection(collection.clone()));
         }

@@ -23,6 +23,7 @@ use crate::protocol::write::{Change, WriteKind};
 use crate::rules::lookups::LookUps;
 use crate::rules::plain::adopt;
 use crate::rules::policy::{Access, Asker, ProposedWrite, User};
+use crate::rules::record::indexes::DeclaredIndexes;
 use crate::rules::record::scopes::Declared;
 use crate::rules::record::{self, ClientRow, Head, RecordRow, Stamp, Totals};
 use crate::store::{Batch, Overlay, Rows, StoreError};
@@ -263,6 +264,7 @@ impl<'a> Writer<'a> {
         let (record, size) = RecordRow::load_sized(&self.rows, collection, id)?;
         let begins = if head.is_none() { Some(Totals::load(&self.rows)?) } else { None };
         let scopes = Declared::of(&self.rows, collection, head.as_ref())?;
+        let indexes = DeclaredIndexes::of(&self.rows, collection, head.as_ref())?;
         Ok(Subject {
             collection: collection.clone(),
             id: id.clone(),
@@ -271,6 +273,7 @@ impl<'a> Writer<'a> {
             size,
             begins,
             scopes,
+            indexes,
         })
     }
 
@@ -526,12 +529,11 @@ impl<'a> Writer<'a> {
         Stamp { at, ..last }
     }
 
-    /// Stores the record, its entry in the change index, and the collection's head, beside the changes
-    /// of scopes.
+    /// Stores the record, its entries in the change index and in the collection's indexes, and the
+    /// collection's head, beside the changes of scopes.
     fn store(&mut self, subject: &Subject, record: &RecordRow, row: Vec<u8>, mut batch: Batch) {
-        let Subject { collection, id, head, .. } = subject;
-        let mut head = *head;
-        head.scoped = subject.scopes.as_ref().is_some_and(Declared::is_in_use);
+        let (collection, id, mut head) = (&subject.collection, &subject.id, subject.head());
+        batch.append(subject.move_in_indexes(record));
         if let Some(totals) = &subject.begins {
             Totals { collections: totals.collections + 1, ..totals.clone() }.put(&mut batch);
         }

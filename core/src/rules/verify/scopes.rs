@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 
 use super::Report;
 use crate::protocol::name::{Collection, RecordId};
+use crate::rules::record::left::MAX_LEFT;
 use crate::rules::record::scopes::{
-    Built, Declared, HEAD, LEAVE, MAX_LEFT, MEMBER, ScopeHead, changed_key, range_of_key, scope_key,
+    Built, Declared, HEAD, LEAVE, MEMBER, ScopeHead, changed_key, range_of_key, scope_key,
 };
 use crate::rules::record::{Head, RecordRow};
 use crate::rules::scope::ScopeValue;

@@ -148,7 +148,8 @@ fn client_of(batch: &JobBatch<HubJob>, conn: ConnId) -> Option<ClientId> {
         | Transaction::PlainUnit(_)
         | Transaction::Sweep(_)
         | Transaction::BeginEpoch { .. }
-        | Transaction::Declare(_) => None,
+        | Transaction::Declare(_)
+        | Transaction::DeclareIndexes(_) => None,
     })
 }
 
