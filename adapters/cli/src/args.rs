@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use synclayer_core::{Collection, Direction, Predicate};
-use synclayer_server::{IpNet, ScopeKey};
+use synclayer_server::{Index, IpNet, ScopeKey};
 
 use self::texts::{
     ADOPT, EXIT_CODES, EXPORT, IMPORT, LIST, MODIFY, OFFER, REJECT, REPAIR, SIGN_OUT, TRANSACTION,
@@ -150,6 +150,10 @@ pub(crate) struct ServeArgs {
     /// together, like tasks=project+status. May be given for several collections
     #[arg(long = "scope", value_name = "COLLECTION=KEY[,KEY…]", value_parser = scopes::parse)]
     pub(crate) scopes: Vec<(Collection, Vec<ScopeKey>)>,
+    /// Keep an index of a collection, by which REST queries find and sort records without reading all of
+    /// them, like todos=done,-priority; several may be given
+    #[arg(long = "index", value_name = "COLLECTION=FIELD[,FIELD…]", value_parser = scopes::index)]
+    pub(crate) indexes: Vec<(Collection, Index)>,
     #[command(flatten)]
     pub(crate) jwt: JwtArgs,
     #[command(flatten)]

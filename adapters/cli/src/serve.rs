@@ -45,6 +45,9 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
     for (collection, keys) in args.scopes {
         config.scopes.entry(collection).or_default().extend(keys);
     }
+    for (collection, index) in args.indexes {
+        config.indexes.entry(collection).or_default().push(index);
+    }
     args.limits.put_into(&mut config);
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::bind(config, store).await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use synclayer_core::{AllowAll, Collection, Policy, RingLimits, ScopeKey, ServerLimits};
+use synclayer_core::{AllowAll, Collection, Index, Policy, RingLimits, ScopeKey, ServerLimits};
 
 use crate::auth::Authenticator;
 use crate::tls::Tls;
@@ -54,6 +54,11 @@ pub struct ServerConfig {
     /// rows, about 150 bytes, for each scope that its record is in. In a store with records, scopes are
     /// served once they were built, which a start does beside everything else.
     pub scopes: BTreeMap<Collection, Vec<ScopeKey>>,
+    /// The indexes of collections, at most 16 of each, by which REST queries with `where`, `orderBy` and
+    /// `limit` are carried out. Default: none, and such a query reads every record. A write costs up to two
+    /// more rows for each index whose fields it changes. In a store with records, an index serves once it
+    /// was built, which a start does beside everything else; one that is no longer here loses its rows.
+    pub indexes: BTreeMap<Collection, Vec<Index>>,
     /// The limits on the peers, for WebSockets and HTTP alike.
     pub limits: ServerLimits,
     /// The limits of the recent changes that are kept in memory.
@@ -130,6 +135,7 @@ impl Default for ServerConfig {
             allow_origins: Vec::new(),
             allow_hosts: Vec::new(),
             scopes: BTreeMap::new(),
+            indexes: BTreeMap::new(),
             limits: ServerLimits::default(),
             rings: RingLimits::default(),
             tombstone_retention: Duration::from_secs(30 * 24 * 60 * 60),
@@ -239,6 +245,26 @@ impl ServerConfig {
         self
     }
 
+    /// Sets the indexes of a collection in the field `indexes`.
+    ///
+    /// ```
+    /// use synclayer_server::{Collection, ServerConfig};
+    ///
+    /// let todos = Collection::new("todos")?;
+    /// let config = ServerConfig::new().indexes(todos.clone(), ["done,-priority".parse()?]);
+    /// assert_eq!(config.indexes[&todos].len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn indexes(
+        mut self,
+        collection: Collection,
+        indexes: impl IntoIterator<Item = Index>,
+    ) -> Self {
+        self.indexes.insert(collection, indexes.into_iter().collect());
+        self
+    }
+
     /// Sets the field `metrics`.
     #[must_use]
     pub fn metrics(
@@ -286,6 +312,7 @@ impl fmt::Debug for ServerConfig {
             .field("allow_origins", &self.allow_origins)
             .field("allow_hosts", &self.allow_hosts)
             .field("scopes", &self.scopes)
+            .field("indexes", &self.indexes)
             .field("limits", &self.limits)
             .field("rings", &self.rings)
             .field("tombstone_retention", &self.tombstone_retention)

@@ -1,6 +1,5 @@
 //! A server without a listener, from its opening to its end.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,8 +7,8 @@ use std::thread;
 
 use axum::Router;
 use synclayer_core::{
-    Collection, DatabaseId, Epoch, Health, NameError, ScopeKey, ServerStore, StoreError, Sweep,
-    SweepPlace, Transaction, TransactionAnswer,
+    DatabaseId, Epoch, Health, NameError, ServerStore, StoreError, Sweep, SweepPlace, Transaction,
+    TransactionAnswer,
 };
 use tokio::sync::watch;
 use tokio::task;
@@ -129,8 +128,7 @@ impl Embedded {
             clock,
             feed: Arc::clone(&shared.feed),
         };
-        let backend =
-            begin(backend, shared.epoch.clone(), database, shared.config.scopes.clone()).await?;
+        let backend = begin(backend, shared.epoch.clone(), database, &shared.config).await?;
         let committer = Some(shared.commits.start(backend).map_err(StartError::System)?);
         let (ending, ended) = watch::channel(false);
         task::spawn(sweep(Arc::clone(&shared), ended.clone()));
@@ -266,11 +264,15 @@ async fn begin(
     backend: Backend,
     epoch: Epoch,
     database: DatabaseId,
-    scopes: BTreeMap<Collection, Vec<ScopeKey>>,
+    config: &ServerConfig,
 ) -> Result<Backend, StartError> {
+    let first = [
+        Transaction::BeginEpoch { epoch, database },
+        Transaction::Declare(config.scopes.clone()),
+        Transaction::DeclareIndexes(config.indexes.clone()),
+    ];
     let begin = move || {
-        backend
-            .begin(&[Transaction::BeginEpoch { epoch, database }, Transaction::Declare(scopes)])?;
+        backend.begin(&first)?;
         Ok(backend)
     };
     let begun = task::spawn_blocking(begin).await;
@@ -285,7 +287,7 @@ async fn watch_budget(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
 }
 
 /// Removes what is older than the retention, now and then. The first sweep counts what a store of an
-/// earlier version has not counted, and builds scopes that are new.
+/// earlier version has not counted, and builds scopes and indexes that are new.
 async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
     loop {
         shared.sweep_peers();

@@ -117,7 +117,7 @@ pub use bytes::Bytes;
 pub use ipnet::IpNet;
 pub use synclayer_core::{
     Access, AllowAll, Asker, Batch, Change, Collection, Cursor, Delta, Direction, Document,
-    DocumentError, Epoch, ErrorCode, FieldPath, Judgement, Limits, NameError, Op, Policy,
+    DocumentError, Epoch, ErrorCode, FieldPath, Index, Judgement, Limits, NameError, Op, Policy,
     Predicate, ProposedWrite, Query, QueryError, Rate, RecordId, Records, Right, RingLimits, Rows,
     RuleCase, RuleError, Rules, Scan, ScopeKey, ServerLimits, ServerStore, StoreError,
     StoreErrorKind, Timestamp, Token, UserId, Visit, WriteKind,

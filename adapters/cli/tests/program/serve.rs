@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use crate::support::{HomeDir, Process, Server, TIMEOUT, command, finish, run};
 
 #[test]
@@ -278,6 +280,45 @@ fn a_scope_that_can_not_be_declared_is_refused() {
         ("messages=a+b[]", "can't be one of several parts"),
     ] {
         let told = run(["serve", "--data", data, "--scope", scope]).ends_with(2).stderr;
+        assert!(told.contains(message), "{told}");
+    }
+}
+
+#[test]
+fn it_keeps_the_indexes_that_are_declared() {
+    let home = HomeDir::new();
+    let more = ["--index", "todos=done,-priority", "--index", "todos=owner.name"];
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &more);
+    let a = home.shell("a", &server.url);
+    for n in 0..6 {
+        a.online(&["save", "todos", &format!("{{\"done\":{},\"priority\":{n}}}", n % 2 == 0)])
+            .ends_with(0);
+    }
+    let mut socket = TcpStream::connect(&server.address).unwrap();
+    let path = "/sync/todos?where=%7B%22field%22:%22done%22,%22isEqualTo%22:true%7D";
+    let path = format!("{path}&orderBy=-priority&limit=2");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    let body: Value = serde_json::from_str(body).unwrap();
+    let records = body["records"].as_array().unwrap().iter();
+    let priorities: Vec<_> = records.map(|record| record["data"]["priority"].clone()).collect();
+    assert_eq!(priorities, [json!(4), json!(2)], "{answer}");
+}
+
+#[test]
+fn an_index_that_can_not_be_is_refused() {
+    let home = HomeDir::new();
+    let data = home.dir("server");
+    let data = data.to_str().unwrap();
+    for (index, message) in [
+        ("todos", "COLLECTION=FIELD"),
+        ("todos=a,a", "one is there twice"),
+        ("todos=a,,b", "is no path of a field"),
+    ] {
+        let told = run(["serve", "--data", data, "--index", index]).ends_with(2).stderr;
         assert!(told.contains(message), "{told}");
     }
 }
