@@ -7,3 +7,6 @@ pub mod queries {}
     transactions, "synclayer_tokio", "async fn", ".await", "claim.confirmed().await?.is_taken()"
 )]
 pub mod transactions {}
+
+#[doc = include_str!("../guide/troubleshooting.md")]
+pub mod troubleshooting {}
