@@ -7,7 +7,7 @@ use super::{Played, Talk};
 type Play = fn(&mut Talk) -> Played;
 
 /// File, title, play.
-pub(super) const PLAYS: [(&str, &str, Play); 11] = [
+pub(super) const PLAYS: [(&str, &str, Play); 12] = [
     (
         "01-hello.txt",
         "Hello: what the server knows of a client, and at which level they go on",
@@ -42,6 +42,11 @@ pub(super) const PLAYS: [(&str, &str, Play); 11] = [
         "11-transaction.txt",
         "Transactions: their writes go out, take effect, and fail together",
         transaction,
+    ),
+    (
+        "12-scopes.txt",
+        "Scopes: records enter, leave, and move while a client is away; one scope loads beside another",
+        scopes,
     ),
 ];
 
@@ -352,5 +357,72 @@ fn transaction(talk: &mut Talk) -> Played {
     talk.up("phone")?;
     talk.cut("phone")?;
     talk.pass(1_000)?;
+    talk.settle()
+}
+
+fn room(number: &str) -> Value {
+    json!({"of": "todos", "by": ["room"], "is": [number]})
+}
+
+fn scopes(talk: &mut Talk) -> Played {
+    talk.server(&json!({"pageRecords": 2, "scopes": {"todos": ["room"]}}))?;
+    talk.silently(|talk| {
+        talk.client("laptop", json!({}))?;
+        talk.settle()?;
+        for (id, room) in [("milk", "1"), ("eggs", "2"), ("rice", "2"), ("tea", "2")] {
+            talk.act("laptop", save(id, json!({"room": room})))?;
+        }
+        talk.client("phone", json!({"collections": []}))?;
+        talk.settle()
+    })?;
+    talk.tell(
+        "The laptop holds the whole collection. The phone uses room 1 of it: once the pong has\n\
+         said that the server has scopes, it asks for a set of one, which is new to it. The scope\n\
+         comes whole, and its own count and checksum prove it.",
+    );
+    talk.app("phone", json!({"useScope": room("1")}))?;
+    talk.settle()?;
+    talk.tell(
+        "A change elsewhere is nothing to the phone. Then eggs come into the room: whole, as an\n\
+         insert. They change there: with prev, the seq that they had before. Then milk leaves:\n\
+         as a delete that says it is the scope that was left.",
+    );
+    talk.app("laptop", set("rice", json!({"bags": 1})))?;
+    talk.settle()?;
+    talk.app("laptop", set("eggs", json!({"room": "1"})))?;
+    talk.settle()?;
+    talk.app("laptop", set("eggs", json!({"boxes": 2})))?;
+    talk.settle()?;
+    talk.app("laptop", set("milk", json!({"room": "2"})))?;
+    talk.settle()?;
+    talk.tell(
+        "The phone uses room 2 too: a larger set, with a higher number. Room 1 is loaded up to\n\
+         the cursor, and room 2 loads in pages of two. Room 1 is on show and changes all the while.",
+    );
+    talk.app("phone", json!({"useScope": room("2")}))?;
+    while talk.up("phone")? {}
+    talk.app("laptop", set("eggs", json!({"boxes": 3})))?;
+    talk.settle()?;
+    talk.tell(
+        "The phone is away. Milk moves from the one room to the other, rice to a third, and tea is\n\
+         deleted. What moved within the set comes whole, what left it is told as left, and what\n\
+         was deleted as deleted.",
+    );
+    talk.cut("phone")?;
+    talk.app("laptop", set("milk", json!({"room": "1"})))?;
+    talk.app("laptop", set("rice", json!({"room": "3"})))?;
+    talk.app("laptop", json!({"delete": {"at": "todos/tea"}}))?;
+    talk.settle()?;
+    talk.pass(1_000)?;
+    talk.settle()?;
+    talk.tell(
+        "An own write takes eggs out of the set: its ack stands in place, and the phone takes the\n\
+         record out. Another brings rice back, which the phone does not hold. The conflict shows\n\
+         it, with its seq as the base; then the whole record comes, and behind it the ack, out of\n\
+         place.",
+    );
+    talk.app("phone", set("eggs", json!({"room": "4"})))?;
+    talk.settle()?;
+    talk.app("phone", save("rice", json!({"room": "1"})))?;
     talk.settle()
 }
