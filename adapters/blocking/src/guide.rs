@@ -3,6 +3,9 @@
 #[doc = synclayer_client::guide!(queries, "synclayer_blocking", "fn", "")]
 pub mod queries {}
 
+#[doc = synclayer_client::guide!(scopes, "synclayer_blocking", "fn", "")]
+pub mod scopes {}
+
 #[doc = synclayer_client::guide!(
     transactions, "synclayer_blocking", "fn", "",
     "match claim.wait_confirmed(std::time::Duration::from_secs(10)) {

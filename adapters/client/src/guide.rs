@@ -48,6 +48,110 @@ macro_rules! guide {
              `status().guarantees` lacks `atomic` then, and `required_guarantees` can ask for it."
         )
     };
+    (scopes, $face:literal, $fn:literal, $wait:literal) => {
+        concat!(
+            "Scopes: the part of a collection that a device holds.\n\n",
+            "```\n",
+            "use ", $face, "::query::Ascending;\n",
+            "use ", $face, "::{SyncError, SyncLayer};\n",
+            "use serde_json::json;\n",
+            "\n",
+            $fn, " open_room(sync: &SyncLayer, room: &str) -> Result<(), SyncError> {\n",
+            "    let messages = sync.collection(\"messages\")?.scope(\"room\", room)?;\n",
+            "    let mut updates = messages.query().order_by(\"at\", Ascending).watch()?;\n",
+            "    messages.save(&json!({ \"room\": room, \"at\": 1, \"text\": \"hello\" }))", $wait, "?;\n",
+            "    while let Some(update) = updates.next()", $wait, " {\n",
+            "        let all = if update.snapshot.is_complete() { \"all\" } else { \"so far\" };\n",
+            "        println!(\"{} messages, {all}\", update.snapshot.len());\n",
+            "    }\n",
+            "    Ok(())\n",
+            "}\n",
+            "```\n\n",
+            "A collection may be more than a device can hold, or than its user may read. So the server \
+             divides it by **scope keys** (`serve --scope messages=room`, `ServerConfig::scopes`), and a \
+             client holds some of the scopes: nothing else of the collection goes over the network. A scope \
+             is a small collection inside the big one. It loads by itself, is followed live, survives times \
+             without a network, and is proved by a count and a checksum of its own. A record enters it, and \
+             leaves it, by the fields that it has.\n\n",
+            "A key is a top-level field (`room`), the elements of an array in one (`members[]`), or several \
+             fields together (`scope_of`). A value is a text, a number, a boolean or null, and is compared as \
+             such: `scope(\"room\", \"42\")` is another scope than `scope(\"room\", 42)`, which is the same \
+             as `scope(\"room\", 42.0)`.\n\n",
+            "# Four patterns\n\n",
+            "**Per user.** Each record has one owner, and the key is that field. A device holds what its user \
+             owns, and a record that is handed over moves by a plain write of `owner`.\n\n",
+            "```\n",
+            "use ", $face, "::{SyncConfig, SyncLayer};\n",
+            "\n",
+            $fn, " open(url: &str, user: &str) -> Result<SyncLayer, Box<dyn std::error::Error>> {\n",
+            "    let config = SyncConfig::new(url).user(user).scope(\"notes\", \"owner\", user);\n",
+            "    Ok(SyncLayer::open(config)", $wait, "?)\n",
+            "}\n",
+            "```\n\n",
+            "**Per room or project.** Each record lies in one room. A device holds the rooms that are open, \
+             and keeps those that are to be there without a network. `held()` is all of them together.\n\n",
+            "```\n",
+            "use ", $face, "::{SyncError, SyncLayer};\n",
+            "\n",
+            $fn, " take_along(sync: &SyncLayer, rooms: &[&str]) -> Result<usize, SyncError> {\n",
+            "    let messages = sync.collection(\"messages\")?;\n",
+            "    for room in rooms {\n",
+            "        messages.scope(\"room\", room)?.keep()", $wait, "?;\n",
+            "    }\n",
+            "    messages.held().query().count()", $wait, "\n",
+            "}\n",
+            "```\n\n",
+            "**Shared with members.** A record lists those who share it, and the key is the list: each \
+             member's devices hold it. It may have 64 members, and each costs the server a few rows with \
+             every write of the record. So what is in a shared thing names the thing and not the members \
+             again: `lists` by `members[]`, and `items` by `list`.\n\n",
+            "```\n",
+            "use ", $face, "::{SyncError, SyncLayer};\n",
+            "use serde_json::json;\n",
+            "\n",
+            $fn, " share(sync: &SyncLayer, user: &str, list: &str) -> Result<(), SyncError> {\n",
+            "    let mine = sync.collection(\"lists\")?.scope(\"members[]\", user)?;\n",
+            "    mine.update(list, &json!({ \"members\": [user, \"bob\"] }))", $wait, "?;\n",
+            "    let items = sync.collection(\"items\")?.scope(\"list\", list)?;\n",
+            "    items.save(&json!({ \"list\": list, \"text\": \"Milk\" }))", $wait, "?;\n",
+            "    Ok(())\n",
+            "}\n",
+            "```\n\n",
+            "**Roles.** A record names the roles that it is for, and a device holds the scope of each role \
+             that its user has. Where a role counts within a project only, both are one key.\n\n",
+            "```\n",
+            "use ", $face, "::{Scope, SyncError, SyncLayer};\n",
+            "\n",
+            $fn, " for_roles(sync: &SyncLayer, roles: &[&str]) -> Result<Vec<Scope>, SyncError> {\n",
+            "    let articles = sync.collection(\"articles\")?;\n",
+            "    roles.iter().map(|role| articles.scope(\"audience[]\", role)).collect()\n",
+            "}\n",
+            "\n",
+            $fn, " board(sync: &SyncLayer, project: &str) -> Result<Scope, SyncError> {\n",
+            "    sync.collection(\"tasks\")?.scope_of([(\"project\", project), (\"for\", \"editors\")])\n",
+            "}\n",
+            "```\n\n",
+            "Scopes say what a device *holds*. What a user *may* read is for the server's policy: it grants \
+             each scope or refuses it.\n\n",
+            "# How long a scope is held\n\n",
+            "A scope is held while there is a handle of it, or a watch or query that was made from one, and \
+             while a write of its collection waits. `SyncConfig::scope` holds it from the start, and `keep()` \
+             until `release()`, over restarts of the program too. After that it goes when `keep_scopes_for` \
+             is over (5 minutes by default), of which only time in step with the server counts: never without \
+             a network, and never because the program ends. Its records go with it, but for those that lie in \
+             another scope that is held, and those with writes that wait. A collection may have 256 scopes.\n\n",
+            "A collection that is used without a scope too is held whole while it is; `held()` uses nothing.\n\n",
+            "# What is here, and what is not\n\n",
+            "`is_complete()` of a watch says that all of its scope is here and live. A scope that the server \
+             refuses is told by the event `SyncFailed`; it takes none of the others along. \
+             `status().collections[…].scopes` says of each scope that is held or refused how much of it is \
+             here. A write may move a record out of everything that is held: it is accepted, and the record \
+             goes with its ack.\n\n",
+            "From a server that has no scopes (a plain one, or one of an earlier version) nothing of such a \
+             collection is read, rather than all of it: `SyncFailed` says `SCOPES_NOT_SUPPORTED`. Writes go \
+             out."
+        )
+    };
     (queries, $face:literal, $fn:literal, $wait:literal) => {
         concat!(
             "Queries: which records, in which order, and how many of them.\n\n",

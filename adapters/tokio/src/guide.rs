@@ -3,6 +3,9 @@
 #[doc = synclayer_client::guide!(queries, "synclayer_tokio", "async fn", ".await")]
 pub mod queries {}
 
+#[doc = synclayer_client::guide!(scopes, "synclayer_tokio", "async fn", ".await")]
+pub mod scopes {}
+
 #[doc = synclayer_client::guide!(
     transactions, "synclayer_tokio", "async fn", ".await", "claim.confirmed().await?.is_taken()"
 )]
