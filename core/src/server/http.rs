@@ -196,14 +196,18 @@ fn page_query(parameters: &[(String, String)]) -> Result<Option<PageQuery>, Repl
     PageQuery::parse(parameters).map_err(|message| invalid(&message))
 }
 
-/// The reader, unless the policy says no.
+/// The reader of a collection, or of the scope of it with these parts, unless the policy says no.
 fn reader(
     request: &Request<'_>,
     collection: Collection,
+    scope: &[(String, String)],
     policy: &dyn Policy,
 ) -> Result<Reader, Reply> {
     let by = Asker::new(request.user.as_ref(), None);
-    let access = policy.access(&by, &collection);
+    let access = match scope {
+        [] => policy.access(&by, &collection),
+        parts => policy.access_to_scope(&by, &collection, parts),
+    };
     if access == Access::None {
         return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
     }

@@ -45,8 +45,8 @@ use crate::protocol::name::{
 };
 use crate::protocol::time::{Mono, Now};
 use crate::rules::policy::{Asker, Bucket};
-use crate::rules::scope::ScopeSet;
 use crate::server::checks::ensure;
+use crate::server::sets::Filter;
 
 use auth::Auth;
 use queue::{Barrier, Queue};
@@ -91,8 +91,8 @@ pub struct Session {
     barriers: VecDeque<Barrier>,
     verdicts: Verdicts,
     subscriptions: BTreeMap<Collection, Subscription>,
-    /// Level-1 requests for a whole collection, or scopes of it.
-    wanted: VecDeque<(Collection, Option<ScopeSet>)>,
+    /// Level-1 requests for a whole collection, or a scope of it.
+    wanted: VecDeque<(Collection, Option<Filter>)>,
     pending_transaction: Option<PendingTransaction>,
     pending_read: Option<PendingRead>,
     /// The `synced` behind the last page that was sent. Nothing is read or written meanwhile, which

@@ -13,6 +13,13 @@ use crate::rules::page::{Content, Position};
 use crate::rules::policy::{Access, Asker, Policy};
 use crate::rules::scope::{Scope, ScopeSet};
 
+/// A scope that a reader of level 1 asks for instead of the collection.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Filter {
+    scope: Scope,
+    name: ScopeName,
+}
+
 /// A set of scopes that a client asks for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct AskedSet {
@@ -35,6 +42,34 @@ pub(crate) struct GrantedSet {
     pub(crate) access: Access,
     pub(crate) set: NamedSet,
     places: Vec<(Scope, ScopePlace)>,
+}
+
+impl Filter {
+    /// The scope with these values of the parts of its key, each a JSON text; `None` if there are none.
+    ///
+    /// # Errors
+    /// The problem, for people.
+    pub(crate) fn read(parts: Vec<(String, String)>) -> Result<Option<Self>, String> {
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let scope = Scope::of(&parts).map_err(|error| error.to_string())?;
+        Ok(Some(Self { scope, name: ScopeName { parts } }))
+    }
+
+    pub(crate) fn scopes(&self) -> ScopeSet {
+        Arc::new([self.scope.clone()].into())
+    }
+
+    /// The access of a user to the scope.
+    pub(crate) fn sight(
+        &self,
+        policy: &dyn Policy,
+        by: &Asker<'_>,
+        collection: &Collection,
+    ) -> Access {
+        policy.access_to_scope(by, collection, &self.name.parts)
+    }
 }
 
 impl AskedSet {

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::evaluate::{Given, Outcome, Scene, judge};
+use super::evaluate::{Fixed, Given, Outcome, Scene, judge};
 use super::parse::{RuleError, parse};
 use super::syntax::{Name, Node};
 use crate::protocol::document::Document;
@@ -19,6 +19,7 @@ use crate::protocol::name::{Collection, RecordId, UserId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::write::WriteKind;
 use crate::rules::policy::{Access, Asker, Policy, ProposedWrite};
+use crate::rules::scope::Scope;
 
 /// A right that a rule is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -198,6 +199,7 @@ impl Rules {
         let facts = Facts {
             id: case.id,
             data: given(case.data),
+            fixed: &[],
             new: given(case.new),
             now: Given::Is(case.now),
         };
@@ -221,6 +223,22 @@ impl Rules {
             Outcome::Depends => None,
         };
         Judgement { granted, rule: Some(right), conditions }
+    }
+
+    /// The access to the records of which this is known.
+    fn access_to(&self, fixed: &[Fixed<'_>], by: &Asker<'_>, collection: &Collection) -> Access {
+        let (missing, id) = (Given::Missing, None);
+        let unknown = Facts { id, data: Given::Unknown, fixed, new: missing, now: Given::Missing };
+        // other records may come and go while the stream is open
+        let by = Asker { records: None, ..*by };
+        match self.allows(&unknown, &by, collection, Right::Read) {
+            Outcome::Granted => Access::All,
+            Outcome::Refused(_) => Access::None,
+            Outcome::Depends => match self.rule(collection, Right::Read) {
+                Some((_, rule)) if rule.looks => Access::Related,
+                Some(_) | None => Access::Some,
+            },
+        }
     }
 
     /// The rule about a right, with the right that it was set for.
@@ -250,6 +268,8 @@ impl Rules {
 struct Facts<'a> {
     id: Option<&'a RecordId>,
     data: Given<&'a Document>,
+    /// What is known of `data` where that is unknown.
+    fixed: &'a [Fixed<'a>],
     new: Given<&'a Document>,
     now: Given<Timestamp>,
 }
@@ -275,6 +295,7 @@ impl Facts<'_> {
             collection,
             id: self.id.map_or(Given::Unknown, |id| Given::Is(id)),
             data,
+            fixed: self.fixed,
             new: self.new,
             changed: changed.as_deref().map_or(Given::Unknown, Given::Is),
             now: match self.now {
@@ -301,18 +322,19 @@ impl Policy for Rules {
     }
 
     fn access(&self, by: &Asker<'_>, collection: &Collection) -> Access {
-        let unknown =
-            Facts { id: None, data: Given::Unknown, new: Given::Missing, now: Given::Missing };
-        // other records may come and go while the stream is open
-        let by = Asker { records: None, ..*by };
-        match self.allows(&unknown, &by, collection, Right::Read) {
-            Outcome::Granted => Access::All,
-            Outcome::Refused(_) => Access::None,
-            Outcome::Depends => match self.rule(collection, Right::Read) {
-                Some((_, rule)) if rule.looks => Access::Related,
-                Some(_) | None => Access::Some,
-            },
-        }
+        self.access_to(&[], by, collection)
+    }
+
+    fn access_to_scope(
+        &self,
+        by: &Asker<'_>,
+        collection: &Collection,
+        parts: &[(String, String)],
+    ) -> Access {
+        // what can be no scope fixes nothing
+        let parts = Scope::of(parts).map_or(&[][..], |_| parts);
+        let fixed: Vec<_> = parts.iter().map(|(part, json)| Fixed::new(part, json)).collect();
+        self.access_to(&fixed, by, collection)
     }
 
     fn stamp(&self, by: &Asker<'_>, collection: &Collection) -> u64 {
@@ -329,6 +351,7 @@ impl Policy for Rules {
         let facts = Facts {
             id: Some(id),
             data: Given::Is(document),
+            fixed: &[],
             new: Given::Missing,
             now: Given::Missing,
         };
@@ -354,6 +377,7 @@ impl Policy for Rules {
         let facts = Facts {
             id: Some(id),
             data: given(before),
+            fixed: &[],
             new: given(after.as_ref()),
             now: Given::Is(now),
         };

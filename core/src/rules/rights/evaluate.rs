@@ -24,12 +24,31 @@ pub(super) enum Given<T> {
     Missing,
 }
 
+/// A part of a scope's key with its value: something that is known of `data` before there is a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fixed<'a> {
+    field: &'a str,
+    /// `true` if the value is an element of the array in the field.
+    each: bool,
+    /// The JSON text of the value.
+    json: &'a str,
+}
+
+impl<'a> Fixed<'a> {
+    pub(super) fn new(part: &'a str, json: &'a str) -> Self {
+        let array = part.strip_suffix("[]");
+        Self { field: array.unwrap_or(part), each: array.is_some(), json: json.trim() }
+    }
+}
+
 /// Everything that an expression can ask about.
 pub(super) struct Scene<'a> {
     pub(super) by: &'a Asker<'a>,
     pub(super) collection: &'a str,
     pub(super) id: Given<&'a str>,
     pub(super) data: Given<&'a Document>,
+    /// What is known of `data` where that is unknown.
+    pub(super) fixed: &'a [Fixed<'a>],
     pub(super) new: Given<&'a Document>,
     /// The names of the fields in which `data` and `new` differ.
     pub(super) changed: Given<&'a [&'a str]>,
@@ -71,6 +90,16 @@ fn failed<T>(why: impl Into<Cow<'static, str>>) -> Result<T, Stop> {
     Err(Stop::Failed(why.into()))
 }
 
+impl<'a> Fixed<'a> {
+    /// The value of the field: of an array only an element is known.
+    fn value(&self) -> Evaluated<'a> {
+        if self.each {
+            return Err(Stop::Unknown);
+        }
+        found(Ok(Some(self.json)), self.field)
+    }
+}
+
 impl<T> Given<T> {
     fn get(self, name: &str) -> Result<T, Stop> {
         match self {
@@ -90,12 +119,19 @@ impl<'a> Scene<'a> {
             Node::Text(text) => Ok(Value::Text(Cow::Borrowed(text))),
             Node::List(parts) => self.values(parts).map(Value::List),
             Node::Name(name) => self.name(*name),
-            Node::Field(inner, name) => found(self.evaluate(inner)?.field(name), name),
-            Node::Item(pair) => self.item(pair),
+            Node::Field(inner, name) => match self.fixed(inner, name) {
+                Some(fixed) => fixed.value(),
+                None => found(self.evaluate(inner)?.field(name), name),
+            },
+            Node::Item(pair) => match self.fixed_field(node) {
+                Some(fixed) => fixed.value(),
+                None => self.item(pair),
+            },
             Node::Not(inner) => Ok(Value::Bool(!truth(self.evaluate(inner))?)),
             Node::All(parts) => self.join(parts, false),
             Node::Any(parts) => self.join(parts, true),
             Node::Compare(comparison, pair) => self.compare(*comparison, pair),
+            Node::In(pair) if self.is_fixed_in(pair) => Ok(Value::Bool(true)),
             Node::In(pair) => {
                 let (wanted, holder) = self.both(pair)?;
                 match holder.holds(&wanted) {
@@ -104,6 +140,7 @@ impl<'a> Scene<'a> {
                 }
             }
             Node::Join(parts) => self.text(parts).map(|text| Value::Text(text.into())),
+            Node::Has(inner, name) if self.fixed(inner, name).is_some() => Ok(Value::Bool(true)),
             Node::Has(inner, name) => match self.evaluate(inner)?.field(name) {
                 Ok(found) => Ok(Value::Bool(found.is_some())),
                 Err(()) => failed(format!("{name} is asked of a value that has no fields")),
@@ -165,6 +202,40 @@ impl<'a> Scene<'a> {
         })
     }
 
+    /// What a scope fixes of a field of this value.
+    fn fixed(&self, holder: &Node, field: &str) -> Option<&'a Fixed<'a>> {
+        let (Node::Name(Name::Data), Given::Unknown) = (holder, self.data) else { return None };
+        self.fixed.iter().find(|fixed| fixed.field == field)
+    }
+
+    /// The same for `data.field` and `data["field"]`.
+    fn fixed_field(&self, node: &'a Node) -> Option<&'a Fixed<'a>> {
+        match node {
+            Node::Field(holder, name) => self.fixed(holder, name),
+            Node::Item(pair) if !self.fixed.is_empty() => {
+                let Ok(Value::Text(name)) = self.evaluate(&pair.1) else { return None };
+                self.fixed(&pair.0, &name)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns `true` if the scope alone says that this is in that: a name of a field in `data`, or an
+    /// element in an array. That something is not in an array is never known.
+    fn is_fixed_in(&self, (wanted, holder): &'a (Node, Node)) -> bool {
+        if self.fixed.is_empty() {
+            return false;
+        }
+        let Ok(wanted) = self.evaluate(wanted) else { return false };
+        if let Value::Text(name) = &wanted
+            && self.fixed(holder, name).is_some()
+        {
+            return true;
+        }
+        let array = self.fixed_field(holder).filter(|fixed| fixed.each);
+        array.and_then(|fixed| Value::of(fixed.json)).is_some_and(|element| element.is(&wanted))
+    }
+
     fn item(&self, pair: &'a (Node, Node)) -> Evaluated<'a> {
         let (holder, key) = self.both(pair)?;
         if let Value::Text(name) = &key {
@@ -173,8 +244,7 @@ impl<'a> Scene<'a> {
         let Value::Number(at) = &key else {
             return failed("a list is asked for a place, an object for a name");
         };
-        let element = at.parse().ok().and_then(|at| holder.element(at));
-        element.map_or_else(|| failed("there is no such element"), Ok)
+        holder.element(at).map_or_else(|| failed("there is no such element"), Ok)
     }
 
     /// `&&` and `||`: one operand that decides is enough, whatever the others are.

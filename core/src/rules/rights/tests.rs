@@ -2,12 +2,13 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
+use alloc::vec::Vec;
 
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value as Json, json};
 
-use super::evaluate::{Given, Outcome, Scene, judge};
+use super::evaluate::{Fixed, Given, Outcome, Scene, judge};
 use super::parse::parse;
 use super::syntax::{Comparison, Name, Node, TextTest};
 use super::*;
@@ -45,6 +46,15 @@ fn outcome(text: &str, data: &Json) -> Outcome {
 
 /// Calls with everything known, or without the record.
 fn with_scene<T>(data: Option<&Json>, call: impl FnOnce(&Scene<'_>) -> T) -> T {
+    with_fixed(data, &[], call)
+}
+
+/// The same, where this much is known of a record that is not.
+fn with_fixed<T>(
+    data: Option<&Json>,
+    fixed: &[Fixed<'_>],
+    call: impl FnOnce(&Scene<'_>) -> T,
+) -> T {
     let user = UserId::new("ann").unwrap();
     let claims = document(&json!({ "rooms": ["42", "7"], "role": "member", "level": 5 }));
     let records = data.map(|_| &MEMBERSHIPS as &dyn Records);
@@ -57,6 +67,7 @@ fn with_scene<T>(data: Option<&Json>, call: impl FnOnce(&Scene<'_>) -> T) -> T {
         collection: "messages",
         id: if data.is_some() { Given::Is("m1") } else { Given::Unknown },
         data: data.as_ref().map_or(Given::Unknown, Given::Is),
+        fixed,
         new: known(Given::Is(&new)),
         changed: if data.is_some() { Given::Is(&["room"]) } else { Given::Unknown },
         now: Given::Is(1000),
@@ -258,7 +269,78 @@ fn a_rule_that_looks_at_others_is_never_served_from_the_ring() {
     }
 }
 
+#[test]
+fn a_scope_is_granted_by_what_its_key_fixes() {
+    let (messages, ann) = (collection("messages"), UserId::new("ann").unwrap());
+    let claims = document(&json!({ "rooms": ["42"], "role": "member", "list": ["a", "b"] }));
+    let by = Asker { user: Some(&ann), claims: Some(&claims), records: Some(&MEMBERSHIPS) };
+    let access = |text: &str, parts: &[(&str, &str)]| {
+        let mut rules = Rules::new(false);
+        rules.set(messages.clone(), Right::Read, text).unwrap();
+        let parts = parts.iter().map(|(part, json)| ((*part).into(), (*json).into()));
+        rules.access_to_scope(&by, &messages, &parts.collect::<Vec<_>>())
+    };
+    let (room, other) = ([("room", r#""42""#)], [("room", r#""43""#)]);
+    for text in ["data.room in claims.rooms", r#"data["room"] == "42""#] {
+        assert_eq!(access(text, &room), Access::All, "{text}");
+        assert_eq!(access(text, &other), Access::None, "{text}");
+        assert_eq!(access(text, &[("author", r#""ann""#)]), Access::Some, "{text}");
+    }
+    // another spelling is the same value, and another kind is not
+    assert_eq!(access("data.room == \"42\"", &[("room", r#""\u00342""#)]), Access::All);
+    assert_eq!(access("data.room == \"42\"", &[("room", "42")]), Access::None);
+    assert_eq!(access("claims.list[data.n] == 'b'", &[("n", "1")]), Access::All);
+    assert_eq!(access("claims.list[data.n] == 'b'", &[("n", "10e-1")]), Access::All);
+    // an array has the element, and perhaps others
+    let (own, bobs) = ([("members[]", r#""ann""#)], [("members[]", r#""bob""#)]);
+    for text in ["user in data.members", "user in data['members']", "has(data.members)"] {
+        assert_eq!(access(text, &own), Access::All, "{text}");
+    }
+    assert_eq!(access("user in data.members", &bobs), Access::Some);
+    assert_eq!(access("!(user in data.members)", &bobs), Access::Some);
+    assert_eq!(access("data.members == [user]", &own), Access::Some);
+    assert_eq!(access("data['members[]'] == user", &own), Access::Some);
+    // several parts
+    let both = [("status", r#""open""#), ("project", "7")];
+    assert_eq!(access("data.project == 7 && data.status == 'open'", &both), Access::All);
+    assert_eq!(access("data.project == 7 && data.owner == user", &both), Access::Some);
+    assert_eq!(access("data.project == 8 && data.owner == user", &both), Access::None);
+    assert_eq!(access("'project' in data && !has(data.project.x)", &both), Access::None);
+    // what can be no scope fixes nothing, and other records are looked at for each change
+    assert_eq!(access("data.room == '42'", &[("room", r#"["42"]"#)]), Access::Some);
+    let related = "exists('memberships', data.room + ':' + user)";
+    assert_eq!(access(related, &room), Access::Related);
+    assert_eq!(access(&format!("data.room == '42' || {related}"), &room), Access::All);
+    assert_eq!(access(&format!("data.room != '42' && {related}"), &room), Access::None);
+}
+
 // --- properties ---
+
+/// The scopes of a record by one of these keys, each with its values spelled anew.
+fn scopes_of(data: &Json) -> Vec<Vec<(String, String)>> {
+    let spelled = |value: &Json| match value {
+        Json::String(text) => {
+            let codes = text.encode_utf16().map(|code| format!("\\u{code:04x}"));
+            format!("\"{}\"", codes.collect::<String>())
+        }
+        Json::Number(number) => format!(" {number}0e-1"),
+        other => other.to_string(),
+    };
+    let is_key = |value: &&Json| !value.is_array() && !value.is_object();
+    let mut found = Vec::new();
+    for (name, value) in data.as_object().unwrap() {
+        if is_key(&value) {
+            found.push(vec![(name.clone(), spelled(value))]);
+        }
+        for element in value.as_array().into_iter().flatten() {
+            found.push(vec![(format!("{name}[]"), spelled(element))]);
+        }
+    }
+    let scalars: Vec<_> = found.iter().filter(|scope| !scope[0].0.ends_with("[]")).collect();
+    let tuple = scalars.into_iter().flatten().cloned().collect::<Vec<_>>();
+    found.push(tuple);
+    found
+}
 
 fn names() -> impl Strategy<Value = Node> {
     select(&Name::ALL[..]).prop_map(Node::Name)
@@ -381,6 +463,22 @@ proptest! {
             Outcome::Granted => prop_assert_eq!(full, Outcome::Granted, "{}", node),
             Outcome::Refused(_) => prop_assert_ne!(full, Outcome::Granted, "{}", node),
             Outcome::Depends => {}
+        }
+    }
+
+    #[test]
+    fn a_scope_is_granted_or_refused_only_if_each_of_its_records_is(
+        nodes in proptest::collection::vec(node(), 8), data in data(),
+    ) {
+        for (node, parts) in nodes.iter().flat_map(|node| scopes_of(&data).into_iter().map(move |it| (node, it))) {
+            let fixed: Vec<_> = parts.iter().map(|(part, json)| Fixed::new(part, json)).collect();
+            let scope = with_fixed(None, &fixed, |scene| judge(node, scene));
+            let record = with_scene(Some(&data), |scene| judge(node, scene));
+            match scope {
+                Outcome::Granted => prop_assert_eq!(record, Outcome::Granted, "{} in {:?}", node, parts),
+                Outcome::Refused(_) => prop_assert_ne!(record, Outcome::Granted, "{} in {:?}", node, parts),
+                Outcome::Depends => {}
+            }
         }
     }
 

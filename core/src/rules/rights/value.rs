@@ -3,6 +3,7 @@
 use core::cmp::Ordering;
 
 use alloc::borrow::Cow;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -55,11 +56,17 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The element at a place of a list, if there is one.
-    pub(super) fn element(&self, at: usize) -> Option<Self> {
+    /// The element at a place of a list, if there is one. The place is the text of a number, and counts by
+    /// its value: `1.0` is `1`.
+    pub(super) fn element(&self, at: &str) -> Option<Self> {
         match self {
-            Self::Array(json) => elements(json).get(at).and_then(|element| Self::of(element)),
-            Self::List(elements) => elements.get(at).cloned(),
+            Self::Array(json) => {
+                let elements = elements(json);
+                place(at, elements.len()).and_then(|at| Self::of(elements.get(at)?))
+            }
+            Self::List(elements) => {
+                place(at, elements.len()).and_then(|at| elements.get(at).cloned())
+            }
             Self::Null
             | Self::Bool(_)
             | Self::Number(_)
@@ -155,6 +162,14 @@ impl<'a> Value<'a> {
             }
         }
     }
+}
+
+/// The place in a list of this length that equals a number.
+fn place(number: &str, length: usize) -> Option<usize> {
+    number.parse().ok().or_else(|| {
+        let wanted = encoded(number);
+        (0..length).find(|at| encoded(&format!("{at}")) == wanted)
+    })
 }
 
 fn elements(json: &str) -> Vec<&str> {

@@ -307,7 +307,7 @@ pub(super) fn pull(
     limits: &ServerLimits,
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
-    let reader = reader(request, collection, policy)?;
+    let reader = reader(request, collection, &[], policy)?;
     let PageQuery { from, limit, page_bytes, client_id: client } = query;
     let position = Position::Start { cursor: from.cursor.clone(), resume: from.resume.clone() };
     let limits = page_limits(limit, page_bytes, limits);

@@ -7,9 +7,8 @@ use alloc::vec::Vec;
 use crate::protocol::message::{Cursor, ErrorMessage, Hello, Resume};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::protocol::unit::Submission;
-use crate::rules::scope::ScopeSet;
 use crate::server::checks::ensure;
-use crate::server::sets::AskedSet;
+use crate::server::sets::{AskedSet, Filter};
 
 /// The requests that were received and not served yet. Everything is served in its order: a
 /// `subscribe` after the verdicts of the writes before it, a write after the `subscribe` before it.
@@ -27,15 +26,15 @@ pub(super) enum QueuedRequest {
         collection: Collection,
         cursor: Option<Cursor>,
         resume: Option<Resume>,
-        /// Scopes, instead of the whole collection.
-        scopes: Option<ScopeSet>,
+        /// A scope instead of the whole collection, at level 1.
+        filter: Option<Filter>,
         /// The number and the scopes of its set, at level 2.
         set: (Option<u64>, Option<AskedSet>),
         page_bytes: Option<usize>,
     },
     Unsubscribe(Collection),
-    /// A whole collection, or scopes of it.
-    Sync(Collection, Option<ScopeSet>),
+    /// A whole collection, or a scope of it.
+    Sync(Collection, Option<Filter>),
     /// A write, or a unit.
     Write(Submission),
     /// A numbered write that could not be taken.

@@ -12,8 +12,8 @@ use crate::rules::page::{
     Content, Next, Page, PageChange, Position, ReadAnswer, ReadRequest, Reader,
 };
 use crate::rules::policy::Access;
-use crate::rules::scope::ScopeSet;
 use crate::server::http::{BUILDING, millis};
+use crate::server::sets::Filter;
 use crate::store::StoreError;
 
 impl Session {
@@ -46,7 +46,7 @@ impl Session {
 
     /// The collection to send whole next. One that was subscribed before follows its changes first:
     /// what is committed between the two reads would otherwise be in neither.
-    fn next_wanted(&mut self) -> Option<(Collection, Option<ScopeSet>)> {
+    fn next_wanted(&mut self) -> Option<(Collection, Option<Filter>)> {
         let (next, _) = self.wanted.front()?;
         let follows = self.subscriptions.get(next).is_none_or(|s| s.live_at().is_some());
         if follows { self.wanted.pop_front() } else { None }
@@ -60,11 +60,11 @@ impl Session {
         self.round = self.round.wrapping_add(1);
         let turns = self.catching_up().count().max(1);
         let user = self.auth.identified().cloned();
-        let (request, whole) = if let Some((collection, scopes)) = self.next_wanted() {
-            let access = cx.env.policy.access(&self.asker(), &collection);
-            let partial = access != Access::All;
+        let (request, whole, filter) = if let Some((collection, filter)) = self.next_wanted() {
+            let partial = self.access(&collection, filter.as_ref(), cx) != Access::All;
+            let scopes = filter.as_ref().map(Filter::scopes);
             let reader = Reader { collection, user, partial, whole: false, scopes };
-            (ReadRequest::Whole { reader, bytes: self.limits.sync_bytes }, true)
+            (ReadRequest::Whole { reader, bytes: self.limits.sync_bytes }, true, filter)
         } else if let Some((collection, subscription, position)) = self
             .catching_up()
             .find(|(_, subscription, _)| subscription.again)
@@ -75,15 +75,14 @@ impl Session {
             let (collection, scopes) = (collection.clone(), subscription.scopes.clone());
             let reader = Reader { collection, user, partial, whole, scopes };
             let limits = subscription.page;
-            (ReadRequest::CatchUp { reader, position: position.clone(), limits }, false)
+            (ReadRequest::CatchUp { reader, position: position.clone(), limits }, false, None)
         } else {
             return;
         };
-        let Reader { collection, scopes, .. } = request.reader();
-        let (collection, scopes) = (collection.clone(), scopes.clone());
+        let collection = request.reader().collection.clone();
         let (conn, generation) = (self.conn, self.next_generation());
         self.pending_read =
-            Some(PendingRead { generation, collection, whole, scopes, stale: false });
+            Some(PendingRead { generation, collection, whole, filter, stale: false });
         cx.out.push(SessionAction::Read(Ticket { conn, generation, question: request }));
     }
 

@@ -1,7 +1,6 @@
 //! The frames of a client, taken apart into requests.
 
-use alloc::string::{String, ToString};
-use alloc::sync::Arc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -13,8 +12,7 @@ use crate::protocol::scopes::AskedScope;
 use crate::protocol::unit::Submission;
 use crate::protocol::wire::{Incoming, WireError, decode_client};
 use crate::rules::policy::User;
-use crate::rules::scope::{Scope, ScopeSet};
-use crate::server::sets::AskedSet;
+use crate::server::sets::{AskedSet, Filter};
 
 impl Session {
     pub(super) fn receive_frame(&mut self, frame: &[u8], cx: &mut InputContext<'_, '_>) {
@@ -113,14 +111,13 @@ impl Session {
                 set,
                 scopes,
             } => {
-                let wanted =
-                    self.filter(&filter).and_then(|filter| Ok((filter, self.set(scopes)?)));
+                let wanted = self.filter(filter).and_then(|filter| Ok((filter, self.set(scopes)?)));
                 match wanted {
-                    Ok((scopes, asked)) => QueuedRequest::Subscribe {
+                    Ok((filter, asked)) => QueuedRequest::Subscribe {
                         collection,
                         cursor,
                         resume,
-                        scopes,
+                        filter,
                         set: (set, asked),
                         page_bytes,
                     },
@@ -130,8 +127,8 @@ impl Session {
                 }
             }
             ClientMessage::Unsubscribe { collection } => QueuedRequest::Unsubscribe(collection),
-            ClientMessage::Sync { collection, filter } => match self.filter(&filter) {
-                Ok(scopes) => QueuedRequest::Sync(collection, scopes),
+            ClientMessage::Sync { collection, filter } => match self.filter(filter) {
+                Ok(filter) => QueuedRequest::Sync(collection, filter),
                 Err(problem) => {
                     return self.refuse(&collection, ErrorCode::InvalidMessage, problem, cx);
                 }
@@ -145,16 +142,12 @@ impl Session {
         self.queue.push(request, bytes);
     }
 
-    /// The scopes that a filter names; `None` if there is none.
-    fn filter(&self, filter: &[(String, String)]) -> Result<Option<ScopeSet>, String> {
-        if filter.is_empty() {
-            return Ok(None);
-        }
-        if self.expects_batches() {
+    /// The scope that a filter names; `None` if there is none.
+    fn filter(&self, filter: Vec<(String, String)>) -> Result<Option<Filter>, String> {
+        if !filter.is_empty() && self.expects_batches() {
             return Err("`filter` is for level 1: subscribe without it".into());
         }
-        let scope = Scope::of(filter).map_err(|error| error.to_string())?;
-        Ok(Some(Arc::new([scope].into())))
+        Filter::read(filter)
     }
 
     /// The scopes of a set; `None` if there is none.

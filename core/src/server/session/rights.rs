@@ -12,7 +12,7 @@ use crate::rules::page::Position;
 use crate::rules::policy::Access;
 use crate::rules::scope::Scope;
 use crate::server::followers::Interest;
-use crate::server::sets::NamedSet;
+use crate::server::sets::{Filter, NamedSet};
 
 /// The part of a collection that a user may see.
 pub(super) struct Sight {
@@ -22,14 +22,22 @@ pub(super) struct Sight {
 }
 
 impl Session {
-    /// Asks the policy for the part of a collection that the user may see.
-    pub(super) fn sight(&self, collection: &Collection, cx: &InputContext<'_, '_>) -> Sight {
+    /// The user's access to a collection, or to the scope of it that a filter names.
+    pub(super) fn access(
+        &self,
+        collection: &Collection,
+        filter: Option<&Filter>,
+        cx: &InputContext<'_, '_>,
+    ) -> Access {
         let (policy, asker) = (cx.env.policy, self.asker());
-        let access = policy.access(&asker, collection);
-        self.sight_of(access, collection, cx)
+        match filter {
+            Some(filter) => filter.sight(policy, &asker, collection),
+            None => policy.access(&asker, collection),
+        }
     }
 
-    pub(super) fn sight_of(
+    /// The part of a collection that a user with this access may see.
+    pub(super) fn sight(
         &self,
         access: Access,
         collection: &Collection,
@@ -51,7 +59,7 @@ impl Session {
         if access != Access::None && !lost.is_empty() {
             self.lose_scopes(collection, &lost, cx);
         }
-        self.sight_of(access, collection, cx)
+        self.sight(access, collection, cx)
     }
 
     fn lose_scopes(
@@ -103,17 +111,20 @@ impl Session {
             if self.closed {
                 return;
             }
-            let set = self.subscriptions.get(&collection).and_then(|it| it.set.clone());
-            let sight = match set.filter(|set| !set.names.is_empty()) {
-                Some(set) => self.sight_of_set(&collection, &set, cx),
-                None => self.sight(&collection, cx),
+            let Some(subscription) = self.subscriptions.get(&collection) else { continue };
+            let set = subscription.set.clone().filter(|set| !set.names.is_empty());
+            let sight = if let Some(set) = set {
+                self.sight_of_set(&collection, &set, cx)
+            } else {
+                let access = self.access(&collection, subscription.filter.as_ref(), cx);
+                self.sight(access, &collection, cx)
             };
             self.show_only(&collection, sight, cx);
         }
         // it is read again, by the rights of now
         if let Some(read) = self.pending_read.as_mut().filter(|read| read.whole && !read.stale) {
             read.stale = true;
-            let again = (read.collection.clone(), read.scopes.clone());
+            let again = (read.collection.clone(), read.filter.clone());
             self.wanted.push_front(again);
         }
     }

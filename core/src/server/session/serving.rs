@@ -12,8 +12,8 @@ use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
 use crate::protocol::unit::Submission;
 use crate::rules::page::Position;
 use crate::rules::policy::Access;
-use crate::rules::scope::ScopeSet;
 use crate::rules::transaction::{Run, Transaction};
+use crate::server::sets::Filter;
 
 /// The number of pings that may wait for the streams, or of `sync`s for their read, before the
 /// requests behind them wait too.
@@ -51,22 +51,22 @@ impl Session {
                 resume,
                 set: (number, Some(set)),
                 page_bytes,
-                scopes: _,
+                filter: _,
             } => {
                 self.serve_set(collection, (cursor, resume), (number, set), page_bytes, cx);
             }
-            QueuedRequest::Subscribe { collection, cursor, resume, scopes, set, page_bytes } => {
+            QueuedRequest::Subscribe { collection, cursor, resume, filter, set, page_bytes } => {
                 self.settle_level();
                 let position = match self.level() {
                     Level::Plain => Position::Now,
                     Level::Resumable => Position::Start { cursor, resume },
                 };
-                self.serve_subscribe(collection, position, (scopes, set.0), page_bytes, cx);
+                self.serve_subscribe(collection, position, (filter, set.0), page_bytes, cx);
             }
             QueuedRequest::Unsubscribe(collection) => self.serve_unsubscribe(collection, cx),
-            QueuedRequest::Sync(collection, scopes) => {
+            QueuedRequest::Sync(collection, filter) => {
                 self.settle_level();
-                self.serve_sync(collection, scopes, cx);
+                self.serve_sync(collection, filter, cx);
             }
             QueuedRequest::Refused(number, error) => self.refuse_write(number, error, cx),
             QueuedRequest::Write(_) => {}
@@ -140,17 +140,17 @@ impl Session {
     fn serve_sync(
         &mut self,
         collection: Collection,
-        scopes: Option<ScopeSet>,
+        filter: Option<Filter>,
         cx: &mut InputContext<'_, '_>,
     ) {
         if matches!(self.handshake, Handshake::Resumable { .. }) {
             let message = "`sync` is for level 1: subscribe without a cursor instead";
             self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
-        } else if cx.env.policy.access(&self.asker(), &collection) == Access::None {
+        } else if self.access(&collection, filter.as_ref(), cx) == Access::None {
             let message = "this user may not read the collection";
             self.refuse(&collection, ErrorCode::Unauthorized, message, cx);
         } else {
-            self.wanted.push_back((collection, scopes));
+            self.wanted.push_back((collection, filter));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::rules::policy::Access;
 use crate::rules::scope::ScopeSet;
 use crate::server::followers::Interest;
 use crate::server::ring::{Effect, Entry, Rings, Upcoming};
-use crate::server::sets::{AskedSet, NamedSet};
+use crate::server::sets::{AskedSet, Filter, NamedSet};
 
 /// The use of the next change of a ring for a stream.
 pub(super) enum NextChange {
@@ -36,21 +36,31 @@ pub(super) enum NextChange {
     Missing,
 }
 
+/// The part of a collection that is subscribed.
+struct Part {
+    /// `None` for the whole collection.
+    scopes: Option<ScopeSet>,
+    filter: Option<Filter>,
+    set: Option<NamedSet>,
+}
+
 impl Session {
     pub(super) fn serve_subscribe(
         &mut self,
         collection: Collection,
         position: Position,
-        (scopes, number): (Option<ScopeSet>, Option<u64>),
+        (filter, number): (Option<Filter>, Option<u64>),
         page_bytes: Option<usize>,
         cx: &mut InputContext<'_, '_>,
     ) {
-        let sight = self.sight(&collection, cx);
+        let access = self.access(&collection, filter.as_ref(), cx);
+        let sight = self.sight(access, &collection, cx);
         if sight.access == Access::None {
             return self.refuse_sight(&collection, cx);
         }
         let set = number.map(|number| NamedSet { number: Some(number), ..NamedSet::default() });
-        self.follow(collection, position, (scopes, set), sight, page_bytes, cx);
+        let part = Part { scopes: filter.as_ref().map(Filter::scopes), filter, set };
+        self.follow(collection, position, part, sight, page_bytes, cx);
     }
 
     /// Serves a subscription of a set of scopes.
@@ -66,9 +76,10 @@ impl Session {
         let Some(granted) = set.grant(number, policy, &asker, &collection) else {
             return self.refuse_sight(&collection, cx);
         };
-        let sight = self.sight_of(granted.access, &collection, cx);
+        let sight = self.sight(granted.access, &collection, cx);
         let (set, scopes, position) = granted.start(cursor, resume);
-        self.follow(collection, position, (Some(scopes), Some(set)), sight, page_bytes, cx);
+        let part = Part { scopes: Some(scopes), filter: None, set: Some(set) };
+        self.follow(collection, position, part, sight, page_bytes, cx);
     }
 
     fn refuse_sight(&mut self, collection: &Collection, cx: &mut InputContext<'_, '_>) {
@@ -81,7 +92,7 @@ impl Session {
         &mut self,
         collection: Collection,
         position: Position,
-        (scopes, set): (Option<ScopeSet>, Option<NamedSet>),
+        Part { scopes, filter, set }: Part,
         Sight { access, stamp }: Sight,
         page_bytes: Option<usize>,
         cx: &mut InputContext<'_, '_>,
@@ -91,6 +102,7 @@ impl Session {
             related: access == Access::Related,
             stamp,
             scopes,
+            filter,
             set: set.map(Box::new),
             page: self.limits.page.at_most(page_bytes),
             progress: Progress::CatchingUp(Box::new(position)),

@@ -10,7 +10,7 @@ use crate::protocol::scopes::ScopeName;
 use crate::rules::page::{PageLimits, Position, SetPosition};
 use crate::rules::scope::ScopeSet;
 use crate::server::ring::{Ring, Upcoming};
-use crate::server::sets::NamedSet;
+use crate::server::sets::{Filter, NamedSet};
 
 /// A collection that the client follows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Subscription {
     pub(super) stamp: u64,
     /// The scopes that it is of; `None` for the whole collection.
     pub(super) scopes: Option<ScopeSet>,
+    /// The name of its scope at level 1.
+    pub(super) filter: Option<Filter>,
     /// The number of its set, and the names of its scopes at level 2.
     pub(super) set: Option<Box<NamedSet>>,
     /// The limits of its pages.
@@ -85,8 +87,8 @@ pub(super) struct PendingRead {
     pub(super) collection: Collection,
     /// `true` for a level-1 `sync`.
     pub(super) whole: bool,
-    /// The scopes that it is of; `None` for the whole collection.
-    pub(super) scopes: Option<ScopeSet>,
+    /// The scope that it is of at level 1; `None` for the whole collection.
+    pub(super) filter: Option<Filter>,
     /// `true` if nobody waits for it any more.
     pub(super) stale: bool,
 }

@@ -1,6 +1,9 @@
 //! A write wakes those who follow a scope of its record, and no others.
 
 use super::*;
+use crate::protocol::document::Document;
+use crate::protocol::limits::Limits;
+use crate::rules::rights::{Right, Rules};
 use crate::rules::scope::ScopeKey;
 
 /// A record in the first room.
@@ -54,4 +57,115 @@ fn a_write_wakes_the_followers_of_its_record_s_scopes_only() {
     host.handle(HubInput::Session { conn: ConnId(0), input: SessionInput::Closed });
     let left: Vec<_> = in_rooms(&[0]).into_iter().filter(|wake| !wake.contains("(0)")).collect();
     assert_eq!(woken(host, 7, "POST", "/sync/todos", NEW), left);
+}
+
+/// Ann, by a token with these rooms.
+fn ann(rooms: &str) -> User {
+    let claims = Document::parse(&format!(r#"{{"rooms":{rooms}}}"#), &Limits::default());
+    User { id: UserId::new("ann").unwrap(), claims: Some(claims.unwrap()) }
+}
+
+/// A server with a record in the rooms `a` and `b`, whose rule shows the rooms of the token.
+fn host_with_rule() -> Host {
+    let mut host = host();
+    for (call, room) in (1..).zip(["a", "b"]) {
+        let body =
+            format!(r#"{{"recordId":"{room}","data":{{"room":"{room}","text":"in-{room}"}}}}"#);
+        host.call(call, "POST", "/sync/todos", &body);
+        host.commit(true);
+    }
+    let mut rules = Rules::new(false);
+    rules.set(todos(), Right::Read, "data.room in claims.rooms").unwrap();
+    host.hub.set_policy(Arc::new(rules));
+    host
+}
+
+/// All that a frame gets from a new connection of ann.
+fn said_to_ann(host: &mut Host, conn: u64, hello: bool, frame: &str) -> String {
+    host.handle(HubInput::Accepted {
+        conn: ConnId(conn),
+        identity: Identity::Known(ann(r#"["a"]"#)),
+    });
+    if hello {
+        let hello = r#"{"type":"ping","metadata":{"protocol":2,"clientId":"CLIENT","session":1}}"#;
+        host.frame(conn, &hello.replace("CLIENT", &format!("c{conn}")));
+    }
+    host.frame(conn, frame);
+    host.settle();
+    said_to(host, conn)
+}
+
+fn said_to(host: &Host, conn: u64) -> String {
+    let to = format!("Send {{ conn: ConnId({conn})");
+    host.said.iter().filter(|line| line.contains(&to)).cloned().collect()
+}
+
+#[test]
+fn a_scope_is_granted_and_refused_by_the_rule_alone() {
+    let host = &mut host_with_rule();
+    let by_name = |room: &str| format!(r#""collection":"todos","filter":{{"room":"{room}"}}"#);
+    let in_set = |rooms: &[&str]| {
+        let scopes: Vec<_> = rooms
+            .iter()
+            .map(|room| format!(r#"{{"by":["room"],"is":["{room}"],"new":true}}"#))
+            .collect();
+        format!(r#""set":1,"scopes":[{}]"#, scopes.join(","))
+    };
+    let subscribe =
+        |set: &str| format!(r#"{{"type":"subscribe","collection":"todos","metadata":{{{set}}}}}"#);
+    // at level 2, with the sums that a whole view has
+    let said = said_to_ann(host, 1, true, &subscribe(&in_set(&["a"])));
+    assert!(said.contains("in-a") && said.contains("checksum"), "{said}");
+    assert!(!said.contains("partial"), "{said}");
+    let said = said_to_ann(host, 2, true, &subscribe(&in_set(&["b"])));
+    assert!(said.contains("UNAUTHORIZED") && !said.contains("subscribed"), "{said}");
+    let said = said_to_ann(host, 3, true, &subscribe(&in_set(&["b", "a"])));
+    assert!(said.contains("in-a") && said.contains("checksum"), "{said}");
+    let refused = r#""refused":[{"by":["room"],"is":["b"]}]"#;
+    assert!(said.replace('\\', "").contains(refused) && !said.contains("in-b"), "{said}");
+    // at level 1
+    for kind in ["subscribe", "sync"] {
+        let frame = |room| format!(r#"{{"type":"{kind}",{}}}"#, by_name(room));
+        let conn = if kind == "sync" { 10 } else { 20 };
+        let said = said_to_ann(host, conn, false, &frame("a"));
+        assert!(!said.contains("UNAUTHORIZED"), "{said}");
+        assert_eq!(said.contains("in-a"), kind == "sync", "{said}");
+        let said = said_to_ann(host, conn + 1, false, &frame("b"));
+        assert!(said.contains("UNAUTHORIZED"), "{said}");
+    }
+    // by HTTP
+    let mut ask = |method: &str, target: &str, body: &str| {
+        host.said.clear();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let user = Some(ann(r#"["a"]"#));
+        let request = Request { method, path, query, body: body.as_bytes(), user };
+        host.handle(HubInput::Call { call: CallId(9), request });
+        host.settle();
+        host.said.concat()
+    };
+    let said = ask("GET", "/sync/todos?scope[room]=a", "");
+    assert!(said.contains("in-a"), "{said}");
+    let said = ask("GET", "/sync/todos?scope[room]=b", "");
+    assert!(said.contains("UNAUTHORIZED"), "{said}");
+    let pull = |room: &str| format!(r#"{{"collection":"todos",{}}}"#, in_set(&[room]));
+    let said = ask("POST", "/sync/pull", &pull("a"));
+    assert!(said.contains("in-a") && !said.contains("partial"), "{said}");
+    let said = ask("POST", "/sync/pull", &pull("b"));
+    assert!(said.contains("UNAUTHORIZED"), "{said}");
+    // a fresh token that names another room ends the filter, and the set
+    host.said.clear();
+    host.user = ann(r#"["b"]"#);
+    for conn in [1, 20] {
+        host.frame(conn, r#"{"type":"auth","token":"t"}"#);
+        host.settle();
+        let said = said_to(host, conn);
+        assert!(said.contains("may not read the collection any more"), "{conn}: {said}");
+    }
+    // what comes now is for others
+    host.said.clear();
+    host.call(3, "PATCH", "/sync/todos/a", r#"{"delta":{"n":1}}"#);
+    host.commit(true);
+    host.settle();
+    assert!([1, 20].iter().all(|conn| said_to(host, *conn).is_empty()), "{:?}", host.said);
+    assert!(said_to(host, 3).contains("update"), "{:?}", host.said);
 }
