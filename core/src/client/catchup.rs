@@ -12,7 +12,7 @@ use super::received::Received;
 use super::records::Records;
 use super::step::StepError;
 use super::stream::{Phase, Stream, StreamError};
-use crate::protocol::hash::Checksum;
+use crate::protocol::hash::{Checksum, RightsTag};
 use crate::protocol::message::{
     Cursor, ErrorCode, ErrorMessage, Mode, PageRange, Resume, ServerChange, SyncRecord,
 };
@@ -31,6 +31,7 @@ pub(super) struct Subscribed {
     pub(super) head: Option<Seq>,
     pub(super) mode: Option<Mode>,
     pub(super) partial: bool,
+    pub(super) rights: Option<RightsTag>,
     pub(super) set: Option<u64>,
     pub(super) refused: Vec<ScopeName>,
 }
@@ -43,7 +44,7 @@ impl Client {
         collection: &Collection,
         answer: &Subscribed,
     ) -> Result<(), StepError> {
-        let Subscribed { record_count, head, mode, partial, set, refused } = answer;
+        let Subscribed { record_count, head, mode, partial, rights, set, refused } = answer;
         let (record_count, head, partial) = (*record_count, *head, *partial);
         let Some(mode) = *mode else {
             return Err(StepError::peer("a level-2 server has subscribed without a mode"));
@@ -64,6 +65,7 @@ impl Client {
         }
         let goes_on = edit.transport == Transport::Http && stream.phase() == Phase::CatchingUp;
         stream.told_head(head);
+        stream.shown_by(*rights, mode);
         stream.begin_catch_up(mode, partial, goes_on);
         edit.put_stream(collection, &stream.row);
         if !goes_on {

@@ -72,10 +72,11 @@ impl Client {
                 head,
                 mode,
                 partial,
+                rights,
                 set,
                 refused,
             } => {
-                let answer = Subscribed { record_count, head, mode, partial, set, refused };
+                let answer = Subscribed { record_count, head, mode, partial, rights, set, refused };
                 self.subscribed(edit, &collection, &answer)?;
             }
             ServerMessage::Unsubscribed { collection, scopes } if scopes.is_empty() => {

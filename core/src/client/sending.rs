@@ -190,10 +190,12 @@ impl Client {
         stream.subscribe_sent(plain, now);
         let (set, scopes) = stream.ask_set();
         let (cursor, resume) = (stream.row.cursor.clone(), stream.row.resume.clone());
+        let rights = stream.row.rights;
         Some(ClientMessage::Subscribe {
             collection: collection.clone(),
             cursor,
             resume,
+            rights,
             page_bytes,
             filter: Vec::new(),
             set,

@@ -45,6 +45,26 @@ impl fmt::Display for Checksum {
     }
 }
 
+/// A number for the rights by which a reader is shown a part of a collection: another one where their rights
+/// are others. A client keeps it with its cursor.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RightsTag(pub(crate) u64);
+
+impl RightsTag {
+    /// Parses the form of [`Display`](fmt::Display).
+    #[must_use]
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        parse_hex(text).map(Self)
+    }
+}
+
+/// 16 hexadecimal digits.
+impl fmt::Display for RightsTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// The digest of one write, by which a client recognises its own writes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Digest(pub u64);

@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::document::Document;
-use super::hash::{Checksum, Digest};
+use super::hash::{Checksum, Digest, RightsTag};
 use super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
@@ -162,6 +162,8 @@ pub enum ClientMessage {
         cursor: Option<Cursor>,
         /// The position in an interrupted catch-up from `cursor`.
         resume: Option<Resume>,
+        /// The rights by which the client has reached that.
+        rights: Option<RightsTag>,
         /// The most bytes of a page that the client wants, where it wants less than the server would
         /// send.
         page_bytes: Option<usize>,
@@ -385,6 +387,8 @@ pub enum ServerMessage {
         /// `true` if some records are withheld from this user. Then the stream has gaps and no
         /// checksum.
         partial: bool,
+        /// The rights by which the user is shown the collection; `None` where they can't change unseen.
+        rights: Option<RightsTag>,
         /// The number of the set that the `subscribe` carried.
         set: Option<u64>,
         /// The scopes of the set that this user may not read.

@@ -20,7 +20,7 @@ pub use self::query::{FoundRecord, HttpQuery};
 use self::scope::{NoScope, ScopeAt};
 pub(crate) use self::set::SetPosition;
 use super::lookups::LookUps;
-use super::policy::{Access, Asker, Policy, User};
+use super::policy::{Asker, Policy, User};
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
 use super::scope::{Scope, ScopeSet};
 use crate::protocol::document::Document;
@@ -416,7 +416,7 @@ impl<'a> ReaderView<'a> {
             // the reader has records of the run, which a delta above a cursor would not remove
             return Ok(Position::Snapshot { snapshot_seq, after: goes_on.then(|| after.clone()) });
         }
-        let Some(cursor) = cursor.filter(|_| self.keeps_its_rights()) else {
+        let Some(cursor) = cursor else {
             return Ok(self.fresh_snapshot());
         };
         if !self.vouches_for(cursor)? {
@@ -432,18 +432,6 @@ impl<'a> ReaderView<'a> {
         }
         let floor = cursor.seq;
         Ok(Position::Delta { floor, after })
-    }
-
-    /// Returns `true` if the reader may see the same of the same records as ever. With other records
-    /// that are looked at, or another token, a cursor does not say what was seen up to it.
-    fn keeps_its_rights(&self) -> bool {
-        let (asker, collection) = (self.asker(), &self.reader.collection);
-        let stamp = |by: &Asker<'_>| self.policy.stamp(by, collection);
-        match self.policy.access(&asker, collection) {
-            Access::All | Access::None => true,
-            Access::Some => stamp(&asker) == stamp(&Asker { claims: None, ..asker }),
-            Access::Related => false,
-        }
     }
 
     /// Returns `true` if a run can go on from a position of this epoch (PROTOCOL 8.8). From one of

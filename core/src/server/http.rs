@@ -21,7 +21,9 @@ use alloc::vec::Vec;
 
 use super::limits::ServerLimits;
 use super::sets::NamedSet;
+use super::sight::Sight;
 use crate::protocol::document::write_json_string;
+use crate::protocol::hash::RightsTag;
 use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::name::{Collection, RecordId, UserId};
 use crate::protocol::percent;
@@ -98,8 +100,8 @@ enum Wanted {
     Records,
     /// The one record.
     Record,
-    /// The page of a catch-up that begins here, of a set of scopes if it names any.
-    Page(Box<(PageFrom, NamedSet)>),
+    /// The page of a catch-up that begins here, of a set of scopes if it names any, by these rights.
+    Page(Box<(PageFrom, NamedSet, Option<RightsTag>)>),
 }
 
 /// The reply to a request.
@@ -202,7 +204,7 @@ fn reader(
     collection: Collection,
     scope: &[(String, String)],
     policy: &dyn Policy,
-) -> Result<Reader, Reply> {
+) -> Result<(Reader, Sight), Reply> {
     let by = Asker::new(request.user.as_ref(), None);
     let access = match scope {
         [] => policy.access(&by, &collection),
@@ -211,13 +213,9 @@ fn reader(
     if access == Access::None {
         return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
     }
-    Ok(Reader {
-        scopes: None,
-        collection,
-        user: request.user.clone(),
-        partial: access.is_partial(),
-        whole: false,
-    })
+    let sight = Sight::new(access, policy, &by, &collection);
+    let (user, partial) = (request.user.clone(), access.is_partial());
+    Ok((Reader { scopes: None, collection, user, partial, whole: false }, sight))
 }
 
 /// The names in `/sync/{collection}` and `/sync/{collection}/{recordId}`.
@@ -338,8 +336,8 @@ impl ReadCall {
             }
             (Wanted::Record, Ok(ReadAnswer::Found(records))) => plain::found_one(records),
             (Wanted::Page(of), Ok(ReadAnswer::Pulled(pulled))) => {
-                let (from, set) = *of;
-                resumable::page(self.request.reader(), from, &set, pulled)
+                let (from, set, rights) = *of;
+                resumable::page(self.request.reader(), from, (&set, rights), pulled)
             }
             (_, Ok(ReadAnswer::Refused { code: ErrorCode::ServerError, message })) => {
                 Reply::later(503, &ErrorCode::ServerError, &message, BUILDING)

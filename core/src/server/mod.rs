@@ -13,6 +13,7 @@ mod pump;
 mod ring;
 mod session;
 mod sets;
+mod sight;
 
 pub use committer::{Committer, CompletedBatch, Health, Job, JobBatch, Settled};
 pub use followers::{Followers, Interest, Moved};

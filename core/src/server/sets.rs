@@ -6,12 +6,23 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::protocol::hash::RightsTag;
 use crate::protocol::message::{Cursor, Resume};
 use crate::protocol::name::Collection;
 use crate::protocol::scopes::{AskedScope, ScopeName, ScopePage, ScopePlace};
 use crate::rules::page::{Content, Position};
 use crate::rules::policy::{Access, Asker, Policy};
 use crate::rules::scope::{Scope, ScopeSet};
+use crate::server::sight::Sight;
+
+/// The place that a reader has reached.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) resume: Option<Resume>,
+    /// The rights by which it was shown what led there.
+    pub(crate) rights: Option<RightsTag>,
+}
 
 /// A scope that a reader of level 1 asks for instead of the collection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -42,6 +53,18 @@ pub(crate) struct GrantedSet {
     pub(crate) access: Access,
     pub(crate) set: NamedSet,
     places: Vec<(Scope, ScopePlace)>,
+}
+
+impl Place {
+    /// The position at which a run over a whole collection begins. With other rights, none of what was
+    /// reached says what was seen (PROTOCOL 8.35).
+    pub(crate) fn start(self, sight: Sight) -> Position {
+        let Self { cursor, resume, rights } = self;
+        Position::Start {
+            cursor: cursor.filter(|_| sight.keeps_cursor(rights)),
+            resume: resume.filter(|_| sight.keeps_run(rights)),
+        }
+    }
 }
 
 impl Filter {
@@ -125,14 +148,16 @@ fn wider(one: Access, other: Access) -> Access {
 }
 
 impl GrantedSet {
-    /// The scopes, and the position at which the catch-up of a reader begins.
-    pub(crate) fn start(
-        self,
-        cursor: Option<Cursor>,
-        resume: Option<Resume>,
-    ) -> (NamedSet, ScopeSet, Position) {
-        let scopes = self.set.scopes();
-        (self.set, scopes, Position::StartOfSet { cursor, resume, places: self.places })
+    /// The scopes, and the position at which the catch-up of a reader begins: with other rights that of one
+    /// who holds nothing (PROTOCOL 8.35).
+    pub(crate) fn start(self, place: Place, sight: Sight) -> (NamedSet, ScopeSet, Position) {
+        let (scopes, Place { cursor, resume, rights }) = (self.set.scopes(), place);
+        let position = if sight.keeps_cursor(rights) {
+            Position::StartOfSet { cursor, resume, places: self.places }
+        } else {
+            self.set.reload()
+        };
+        (self.set, scopes, position)
     }
 }
 

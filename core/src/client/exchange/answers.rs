@@ -203,13 +203,14 @@ impl Client {
                 head,
                 mode,
                 partial,
+                rights,
                 set,
                 refused,
             } => {
                 if collection != *asked {
                     return foreign(&collection);
                 }
-                let answer = Subscribed { record_count, head, mode, partial, set, refused };
+                let answer = Subscribed { record_count, head, mode, partial, rights, set, refused };
                 self.subscribed(edit, asked, &answer)
             }
             ServerMessage::Change { collection, record_id, change, reason, prev } => {

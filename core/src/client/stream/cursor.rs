@@ -1,9 +1,11 @@
 //! The cursor of a stream, and the history of the server that it belongs to.
 
 use super::{Phase, Stream};
-use crate::protocol::message::{Cursor, PageRange, Resume};
+use crate::protocol::hash::RightsTag;
+use crate::protocol::message::{Cursor, Mode, PageRange, Resume};
 use crate::protocol::name::{Epoch, Seq};
 use crate::protocol::wire::http::PageFrom;
+use crate::rules::row::StreamRow;
 
 impl Stream {
     /// The seq up to which everything is known; 0 where there is no cursor.
@@ -20,7 +22,9 @@ impl Stream {
     /// Returns the position from which a page goes on.
     pub(in super::super) fn from(&self) -> PageFrom {
         let (set, scopes) = self.asked_set();
-        PageFrom { cursor: self.row.cursor.clone(), resume: self.row.resume.clone(), set, scopes }
+        let StreamRow { cursor, resume, rights, .. } = &self.row;
+        let (cursor, resume, rights) = (cursor.clone(), resume.clone(), *rights);
+        PageFrom { cursor, resume, rights, set, scopes }
     }
 
     /// Everything up to a seq of the live stream is known.
@@ -139,6 +143,16 @@ impl Stream {
         }
         self.drop_cursor();
         self.trusted = true;
+    }
+
+    /// The server shows the collection by these rights. A snapshot by others does not go on with pages that
+    /// were shown by those from before.
+    pub(in super::super) fn shown_by(&mut self, rights: Option<RightsTag>, mode: Mode) {
+        let changed = self.row.rights != rights;
+        self.row.rights = rights;
+        if changed && mode == Mode::Snapshot {
+            self.row.resume = None;
+        }
     }
 
     /// A page of a snapshot goes on where the last one ended, or begins a new run.

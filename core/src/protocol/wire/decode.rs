@@ -17,7 +17,7 @@ use self::cursor::CursorFields;
 use self::field::{Fault, Field, Fields, fields, required};
 use super::super::delta::Delta;
 use super::super::document::Document;
-use super::super::hash::{Checksum, Digest};
+use super::super::hash::{Checksum, Digest, RightsTag};
 use super::super::limits::Limits;
 use super::super::message::{
     Ack, ClientMessage, Cursor, DeleteReason, Features, Hello, Mode, Mutation, PageRange,
@@ -177,6 +177,7 @@ fields! {
         record_seq: "recordSeq",
         refused: "refused",
         retry_after_ms: "retryAfterMs",
+        rights: "rights",
         scope: "scope",
         scopes: "scopes",
         seq: "seq",
@@ -320,11 +321,16 @@ impl<'a> Envelope<'a> {
             collection: self.collection()?,
             cursor,
             resume,
+            rights: self.rights()?,
             page_bytes: self.metadata.page_bytes.size("metadata.pageBytes")?,
             filter: self.filter()?,
             set: self.set()?,
             scopes: scopes::asked(self.metadata.scopes, "metadata.scopes", self.set()?)?,
         })
+    }
+
+    fn rights(&self) -> Result<Option<RightsTag>, Fault> {
+        self.metadata.rights.parsed("metadata.rights", RightsTag::parse)
     }
 
     fn set(&self) -> Result<Option<u64>, Fault> {
@@ -509,6 +515,7 @@ impl<'a> Envelope<'a> {
             head,
             mode,
             partial: m.partial.is_true(),
+            rights: self.rights()?,
             set: self.set()?,
             refused: scopes::names(m.refused, "metadata.refused")?,
         })

@@ -7,11 +7,12 @@ pub(super) mod unit;
 use core::fmt::{self, Write};
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::super::delta::Delta;
 use super::super::document::{Document, write_json_string};
+use super::super::hash::RightsTag;
 use super::super::message::{
     Ack, ClientMessage, Cursor, DeleteReason, ErrorMessage, Hello, Level, Mode, Mutation,
     PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Welcome,
@@ -28,11 +29,21 @@ impl ClientMessage {
             Self::Auth { token } => message(out, "auth", |m| {
                 m.object("data", |data| data.text("token", token.reveal()));
             }),
-            Self::Subscribe { collection, cursor, resume, page_bytes, filter, set, scopes } => {
+            Self::Subscribe {
+                collection,
+                cursor,
+                resume,
+                rights,
+                page_bytes,
+                filter,
+                set,
+                scopes,
+            } => {
                 message(out, "subscribe", |m| {
                     m.text("collection", collection);
                     m.object_unless_empty("metadata", |metadata| {
                         metadata.cursor(cursor.as_ref(), resume.as_ref());
+                        metadata.rights(*rights);
                         metadata.optional("pageBytes", page_bytes.map(|bytes| bytes as u64));
                         metadata.filter(filter);
                         metadata.set(*set, scopes);
@@ -100,7 +111,16 @@ impl ServerMessage {
                     metadata.optional_text("userId", user_id.as_deref());
                 });
             }),
-            Self::Subscribed { collection, record_count, head, mode, partial, set, refused } => {
+            Self::Subscribed {
+                collection,
+                record_count,
+                head,
+                mode,
+                partial,
+                rights,
+                set,
+                refused,
+            } => {
                 message(out, "subscribed", |m| {
                     m.text("collection", collection);
                     m.object_unless_empty("metadata", |metadata| {
@@ -109,6 +129,7 @@ impl ServerMessage {
                             metadata.optional("head", head.map(|head| head.0));
                             metadata.optional_text("mode", mode.map(mode_text));
                             metadata.flag("partial", *partial);
+                            metadata.rights(*rights);
                             metadata.optional("set", *set);
                             metadata.scope_names("refused", refused);
                         }
@@ -344,6 +365,10 @@ impl Object<'_> {
             return;
         }
         self.object("cursor", |object| object.cursor_fields(cursor, resume));
+    }
+
+    fn rights(&mut self, rights: Option<RightsTag>) {
+        self.optional_text("rights", rights.map(|rights| rights.to_string()).as_deref());
     }
 
     fn cursor_fields(&mut self, cursor: Option<&Cursor>, resume: Option<&Resume>) {

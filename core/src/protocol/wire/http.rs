@@ -22,6 +22,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::super::hash::RightsTag;
 use super::super::limits::Limits;
 use super::super::message::{Cursor, ErrorMessage, Hello, Resume, ServerMessage};
 use super::super::name::{
@@ -82,6 +83,8 @@ pub(crate) struct PageFrom {
     pub cursor: Option<Cursor>,
     /// The position in an interrupted catch-up from the cursor.
     pub resume: Option<Resume>,
+    /// The rights by which that was reached.
+    pub rights: Option<RightsTag>,
     /// The number of the set.
     pub set: Option<u64>,
     /// The scopes of the set; empty for the whole collection. A [`target`](PageQuery::target) has
@@ -227,6 +230,9 @@ impl PageQuery {
             out.push_str("&resume=");
             percent::encode(&resume_text(resume), &mut out);
         }
+        if let Some(rights) = self.from.rights {
+            let _ = write!(out, "&rights={rights}");
+        }
         if let Some(limit) = self.limit {
             let _ = write!(out, "&limit={limit}");
         }
@@ -254,6 +260,11 @@ impl PageQuery {
                 "epoch" => epoch = Some(value),
                 "seq" => seq = value,
                 "resume" if !value.is_empty() => query.from.resume = Some(parse_resume(value)?),
+                "rights" if !value.is_empty() => {
+                    let rights = RightsTag::parse(value);
+                    query.from.rights =
+                        Some(rights.ok_or("`rights` has to be 16 hexadecimal digits")?);
+                }
                 "limit" => query.limit = Some(integer(name, value)?),
                 "pageBytes" => query.page_bytes = Some(integer(name, value)?),
                 "clientId" if !value.is_empty() => {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::super::delta::Delta;
 use super::super::document::Document;
-use super::super::hash::{Checksum, Digest};
+use super::super::hash::{Checksum, Digest, RightsTag};
 use super::super::message::{
     Ack, Cursor, DeleteReason, Features, Hello, Level, Mode, Mutation, PageRange, Resume,
     ServerChange, SyncRecord, Token, Welcome,
@@ -93,6 +93,7 @@ fn a_clients_subscriptions_and_pings() {
         collection: todos(),
         cursor,
         resume,
+        rights: None,
         page_bytes: None,
         filter: Vec::new(),
         set: None,
@@ -125,12 +126,13 @@ fn a_clients_subscriptions_and_pings() {
                 collection: todos(),
                 cursor: None,
                 resume: None,
+                rights: Some(RightsTag(0x9c1e)),
                 page_bytes: Some(16384),
                 filter: Vec::from([("room".into(), r#""4\u0032""#.into())]),
                 set: None,
                 scopes: Vec::new(),
             },
-            r#"{"type":"subscribe","collection":"todos","metadata":{"pageBytes":16384,"filter":{"room":"4\u0032"}}}"#,
+            r#"{"type":"subscribe","collection":"todos","metadata":{"rights":"0000000000009c1e","pageBytes":16384,"filter":{"room":"4\u0032"}}}"#,
         ),
         (
             ClientMessage::Unsubscribe { collection: todos() },
@@ -254,10 +256,11 @@ fn a_servers_greetings_at_level_2() {
                 head: Some(Seq(131)),
                 mode: Some(Mode::Delta),
                 partial: true,
+                rights: Some(RightsTag(0x9c1e)),
                 set: None,
                 refused: Vec::new(),
             },
-            r#"{"type":"subscribed","collection":"todos","metadata":{"recordCount":42,"head":131,"mode":"delta","partial":true}}"#,
+            r#"{"type":"subscribed","collection":"todos","metadata":{"recordCount":42,"head":131,"mode":"delta","partial":true,"rights":"0000000000009c1e"}}"#,
         ),
         (
             ServerMessage::Unsubscribed { collection: todos(), scopes: Vec::new() },
@@ -412,6 +415,7 @@ fn what_a_server_says_at_level_1() {
                 head: Some(Seq(131)),
                 mode: Some(Mode::Snapshot),
                 partial: true,
+                rights: Some(RightsTag(0x9c1e)),
                 set: None,
                 refused: Vec::new(),
             },

@@ -224,9 +224,6 @@ impl ReaderView<'_> {
         resume: Option<&Resume>,
         places: &[(Scope, ScopePlace)],
     ) -> Result<Option<SetPosition>, StoreError> {
-        if self.reader.partial && !self.keeps_its_rights() {
-            return Ok(None);
-        }
         if let Some(cursor) = cursor
             && !self.vouches_for(cursor)?
         {

@@ -10,7 +10,7 @@ use super::parts::{epoch, tag, untag};
 use super::record::Row;
 use super::set::{HeldSet, put_scope, take_scope};
 use crate::protocol::codec::{Reader, put_bytes, put_i64, put_part, put_u64};
-use crate::protocol::hash::Checksum;
+use crate::protocol::hash::{Checksum, RightsTag};
 use crate::protocol::message::{Cursor, Resume};
 use crate::protocol::name::{RecordId, Seq};
 use crate::protocol::time::Timestamp;
@@ -22,6 +22,8 @@ use crate::store::StoreError;
 pub(crate) struct StreamRow {
     pub(crate) cursor: Option<Cursor>,
     pub(crate) resume: Option<Resume>,
+    /// The rights by which the server has shown what led there.
+    pub(crate) rights: Option<RightsTag>,
     /// `true` if the cursor is behind the stored records, so that it is invalid in another epoch
     /// (PROTOCOL 9.26).
     pub(crate) behind: bool,
@@ -73,6 +75,7 @@ const LOSS: u8 = 1;
 const FORGOTTEN_ABOVE: u8 = 2;
 const SET: u8 = 3;
 const KEPT: u8 = 4;
+const RIGHTS: u8 = 5;
 
 impl Loss {
     /// The generation that stands for records which a plain server lacks: those that the next
@@ -181,12 +184,17 @@ impl StreamRow {
             self.kept.iter().for_each(|scope| put_scope(&mut part, scope));
             put_part(&mut out, KEPT, &part);
         }
+        if let Some(rights) = self.rights {
+            let mut part = Vec::new();
+            put_u64(&mut part, rights.0);
+            put_part(&mut out, RIGHTS, &part);
+        }
         out
     }
 
     fn has_parts(&self) -> bool {
         let has_scopes = self.set.is_some() || !self.kept.is_empty();
-        self.loss.is_some() || self.forgotten_above > Seq(0) || has_scopes
+        self.loss.is_some() || self.forgotten_above > Seq(0) || has_scopes || self.rights.is_some()
     }
 
     /// Returns `true` if a record is stored that the server has not shown.
@@ -234,6 +242,7 @@ impl StreamRow {
         let mut stream = Self {
             cursor,
             resume,
+            rights: None,
             behind,
             generation: row.u64()?,
             figures: Figures { count: row.u64()?, checksum: Checksum(row.u64()?) },
@@ -260,6 +269,10 @@ impl StreamRow {
             while !part.is_empty() {
                 stream.kept.insert(take_scope(&mut part)?);
             }
+        }
+        if let Some(mut part) = row.part(RIGHTS)? {
+            stream.rights = Some(RightsTag(part.u64()?));
+            part.end()?;
         }
         if stream.has_parts() {
             // before a further part, an empty mark means none

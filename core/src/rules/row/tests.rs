@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::delta::Delta;
 use crate::protocol::document::tests::documents;
-use crate::protocol::hash::{Checksum, Digest};
+use crate::protocol::hash::{Checksum, Digest, RightsTag};
 use crate::protocol::message::{Cursor, ErrorCode, Resume};
 use crate::protocol::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, WriteId,
@@ -119,7 +119,8 @@ fn streams() -> impl Strategy<Value = StreamRow> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
     let behind = any::<bool>();
     let kept = proptest::collection::btree_set(scopes(), 0..3);
-    let parts = (losses(), prop_oneof![Just(0), any::<u64>()], optional(sets()), kept);
+    let rights = optional(any::<u64>().prop_map(RightsTag));
+    let parts = (losses(), prop_oneof![Just(0), any::<u64>()], optional(sets()), kept, rights);
     (optional(cursor), optional(resume), behind, numbers, optional(plain), parts).prop_map(
         |(
             cursor,
@@ -127,10 +128,11 @@ fn streams() -> impl Strategy<Value = StreamRow> {
             behind,
             (generation, count, checksum),
             plain,
-            (loss, above, set, kept),
+            (loss, above, set, kept, rights),
         )| StreamRow {
             cursor,
             resume,
+            rights,
             behind,
             generation,
             figures: Figures { count, checksum: Checksum(checksum) },

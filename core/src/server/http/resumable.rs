@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::{Call, ExpectedReply, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
+use crate::protocol::hash::RightsTag;
 use crate::protocol::message::{
     ErrorCode, ErrorMessage, Features, Hello, Level, ServerMessage, Welcome,
 };
@@ -18,13 +19,14 @@ use crate::protocol::wire::http::{
     PageAnswer, PageFrom, PageQuery, PushAnswer, decode_pull, decode_push, decode_session,
 };
 use crate::rules::page::{
-    Content, Next, Page, PageChange, PageLimits, Position, Pulled, ReadRequest, Reader,
+    Content, Next, Page, PageChange, PageLimits, Pulled, ReadRequest, Reader,
 };
 use crate::rules::policy::{Asker, Policy};
 use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
 use crate::server::about::{About, UnitVerdict, too_many_clients};
 use crate::server::limits::ServerLimits;
-use crate::server::sets::{AskedSet, NamedSet};
+use crate::server::sets::{AskedSet, NamedSet, Place};
+use crate::server::sight::Sight;
 
 pub(super) fn session(request: &Request<'_>, limits: &ServerLimits) -> Result<Call, Reply> {
     let hello = decode_session(request.body, &limits.input).map_err(unread)?;
@@ -277,8 +279,9 @@ fn pull_set(
     let Some(granted) = set.grant(from.set, policy, &by, &collection) else {
         return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
     };
+    let sight = Sight::new(granted.access, policy, &by, &collection);
     let partial = granted.access.is_partial();
-    let (set, scopes, position) = granted.start(from.cursor.clone(), from.resume.clone());
+    let (set, scopes, position) = granted.start(place(&from), sight);
     let reader = Reader {
         scopes: Some(scopes),
         collection,
@@ -288,7 +291,16 @@ fn pull_set(
     };
     let limits = page_limits(limit, page_bytes, limits);
     let request = ReadRequest::Pull { reader, position, limits, client };
-    Ok(Call::Read(ReadCall { request, wanted: Wanted::Page(Box::new((from, set))) }))
+    Ok(Call::Read(ReadCall {
+        request,
+        wanted: Wanted::Page(Box::new((from, set, sight.rights()))),
+    }))
+}
+
+/// The place that the reader has reached.
+fn place(from: &PageFrom) -> Place {
+    let (cursor, resume) = (from.cursor.clone(), from.resume.clone());
+    Place { cursor, resume, rights: from.rights }
 }
 
 fn page_limits(
@@ -307,27 +319,40 @@ pub(super) fn pull(
     limits: &ServerLimits,
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
-    let reader = reader(request, collection, &[], policy)?;
+    let (reader, sight) = reader(request, collection, &[], policy)?;
     let PageQuery { from, limit, page_bytes, client_id: client } = query;
-    let position = Position::Start { cursor: from.cursor.clone(), resume: from.resume.clone() };
+    let position = place(&from).start(sight);
     let limits = page_limits(limit, page_bytes, limits);
     let request = ReadRequest::Pull { reader, position, limits, client };
     let set = NamedSet { number: from.set, ..NamedSet::default() };
-    Ok(Call::Read(ReadCall { request, wanted: Wanted::Page(Box::new((from, set))) }))
+    Ok(Call::Read(ReadCall {
+        request,
+        wanted: Wanted::Page(Box::new((from, set, sight.rights()))),
+    }))
 }
 
-pub(super) fn page(reader: &Reader, from: PageFrom, set: &NamedSet, pulled: Pulled) -> Reply {
+pub(super) fn page(
+    reader: &Reader,
+    from: PageFrom,
+    (set, rights): (&NamedSet, Option<RightsTag>),
+    pulled: Pulled,
+) -> Reply {
     let Pulled { page, database, epoch, last_mutation } = pulled;
     let mut set = set.clone();
     set.refuse(page.opened.as_ref().map_or(&[], |opened| &opened.refused));
-    let messages = shown(&reader.collection, reader.partial, &set, page);
+    let messages = shown(reader, (&set, rights), page);
     let mut body = Vec::new();
     PageAnswer { database, epoch, from, last_mutation, messages }.encode(&mut body);
     Reply::json(200, body)
 }
 
 /// A page as the messages that a WebSocket would carry.
-fn shown(collection: &Collection, partial: bool, set: &NamedSet, page: Page) -> Vec<ServerMessage> {
+fn shown(
+    reader: &Reader,
+    (set, rights): (&NamedSet, Option<RightsTag>),
+    page: Page,
+) -> Vec<ServerMessage> {
+    let (collection, partial) = (&reader.collection, reader.partial);
     let Page { opened, content, next } = page;
     let mut messages = Vec::new();
     messages.extend(opened.map(|opened| ServerMessage::Subscribed {
@@ -336,6 +361,7 @@ fn shown(collection: &Collection, partial: bool, set: &NamedSet, page: Page) -> 
         head: Some(opened.head),
         mode: Some(opened.mode),
         partial,
+        rights,
         set: set.number,
         refused: set.refused.clone(),
     }));

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::protocol::hash::RightsTag;
 use crate::protocol::message::{Cursor, ErrorMessage, Hello, Resume};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::protocol::unit::Submission;
@@ -26,6 +27,8 @@ pub(super) enum QueuedRequest {
         collection: Collection,
         cursor: Option<Cursor>,
         resume: Option<Resume>,
+        /// The rights by which that was reached.
+        rights: Option<RightsTag>,
         /// A scope instead of the whole collection, at level 1.
         filter: Option<Filter>,
         /// The number and the scopes of its set, at level 2.

@@ -70,7 +70,7 @@ impl Session {
             .find(|(_, subscription, _)| subscription.again)
             .or_else(|| self.catching_up().nth(self.round % turns))
         {
-            let partial = subscription.partial;
+            let partial = subscription.is_partial();
             let whole = self.level() == Level::Plain && cx.env.rings.plain_whole();
             let (collection, scopes) = (collection.clone(), subscription.scopes.clone());
             let reader = Reader { collection, user, partial, whole, scopes };
@@ -170,7 +170,8 @@ impl Session {
             self.refuse_scopes(&collection, &opened.refused, cx);
         }
         let Some(subscription) = self.subscriptions.get(&collection) else { return };
-        let (partial, (set, refused)) = (subscription.partial, subscription.numbered());
+        let (set, refused) = subscription.numbered();
+        let (partial, rights) = (subscription.is_partial(), subscription.sight.rights());
         let level = self.level();
         let shows = !page.content.is_empty();
         if let Some(opened) = page.opened {
@@ -184,6 +185,7 @@ impl Session {
                 head: Some(opened.head),
                 mode: Some(opened.mode),
                 partial,
+                rights,
                 set,
                 refused,
             };

@@ -13,13 +13,7 @@ use crate::rules::policy::Access;
 use crate::rules::scope::Scope;
 use crate::server::followers::Interest;
 use crate::server::sets::{Filter, NamedSet};
-
-/// The part of a collection that a user may see.
-pub(super) struct Sight {
-    pub(super) access: Access,
-    /// The policy's number for it; 0 if it is the whole collection, or nothing.
-    pub(super) stamp: u64,
-}
+use crate::server::sight::Sight;
 
 impl Session {
     /// The user's access to a collection, or to the scope of it that a filter names.
@@ -43,9 +37,7 @@ impl Session {
         collection: &Collection,
         cx: &InputContext<'_, '_>,
     ) -> Sight {
-        let (policy, asker) = (cx.env.policy, self.asker());
-        let stamp = if access.is_partial() { policy.stamp(&asker, collection) } else { 0 };
-        Sight { access, stamp }
+        Sight::new(access, cx.env.policy, &self.asker(), collection)
     }
 
     /// Asks the policy for the part of a set that the user may see. Scopes of which that is nothing end.
@@ -130,17 +122,13 @@ impl Session {
     }
 
     fn show_only(&mut self, collection: &Collection, sight: Sight, cx: &mut InputContext<'_, '_>) {
-        let Sight { access, stamp } = sight;
-        if access == Access::None {
+        if sight.access == Access::None {
             self.unsubscribe(collection, cx);
             let message = "this user may not read the collection any more";
             return self.refuse(collection, ErrorCode::Unauthorized, message, cx);
         }
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
-        let related = access == Access::Related;
-        if (subscription.partial, subscription.related, subscription.stamp)
-            == (access.is_partial(), related, stamp)
-        {
+        if subscription.sight == sight {
             return;
         }
         if self.level() == Level::Plain {
@@ -148,8 +136,7 @@ impl Session {
             return self.close(1013, "the rights of this user have changed", cx);
         }
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
-        (subscription.partial, subscription.related) = (access.is_partial(), related);
-        subscription.stamp = stamp;
+        subscription.sight = sight;
         subscription.again |= subscription.live_at().is_some();
         let start = match &subscription.set {
             Some(set) if !set.names.is_empty() => set.reload(),

@@ -7,13 +7,12 @@ use alloc::vec::Vec;
 use super::queue::{Barrier, QueuedRequest};
 use super::verdicts::Admission;
 use super::{Handshake, InputContext, PendingTransaction, Session, SessionAction, Ticket};
-use crate::protocol::message::{ErrorCode, ErrorMessage, Hello, Level, ServerMessage};
+use crate::protocol::message::{ErrorCode, ErrorMessage, Hello, ServerMessage};
 use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
 use crate::protocol::unit::Submission;
-use crate::rules::page::Position;
 use crate::rules::policy::Access;
 use crate::rules::transaction::{Run, Transaction};
-use crate::server::sets::Filter;
+use crate::server::sets::{Filter, Place};
 
 /// The number of pings that may wait for the streams, or of `sync`s for their read, before the
 /// requests behind them wait too.
@@ -49,19 +48,26 @@ impl Session {
                 collection,
                 cursor,
                 resume,
+                rights,
                 set: (number, Some(set)),
                 page_bytes,
                 filter: _,
             } => {
-                self.serve_set(collection, (cursor, resume), (number, set), page_bytes, cx);
+                let place = Place { cursor, resume, rights };
+                self.serve_set(collection, place, (number, set), page_bytes, cx);
             }
-            QueuedRequest::Subscribe { collection, cursor, resume, filter, set, page_bytes } => {
+            QueuedRequest::Subscribe {
+                collection,
+                cursor,
+                resume,
+                rights,
+                filter,
+                set,
+                page_bytes,
+            } => {
                 self.settle_level();
-                let position = match self.level() {
-                    Level::Plain => Position::Now,
-                    Level::Resumable => Position::Start { cursor, resume },
-                };
-                self.serve_subscribe(collection, position, (filter, set.0), page_bytes, cx);
+                let place = Place { cursor, resume, rights };
+                self.serve_subscribe(collection, place, (filter, set.0), page_bytes, cx);
             }
             QueuedRequest::Unsubscribe(collection) => self.serve_unsubscribe(collection, cx),
             QueuedRequest::Sync(collection, filter) => {

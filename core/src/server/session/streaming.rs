@@ -6,12 +6,9 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::rights::Sight;
 use super::subscription::{Progress, Subscription};
 use super::{Handshake, InputContext, Session, SessionAction};
-use crate::protocol::message::{
-    Cursor, DeleteReason, ErrorCode, Level, Mode, Resume, ServerChange, ServerMessage,
-};
+use crate::protocol::message::{DeleteReason, ErrorCode, Level, Mode, ServerChange, ServerMessage};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::protocol::wire::encode_change;
 use crate::protocol::write::Change;
@@ -20,7 +17,8 @@ use crate::rules::policy::Access;
 use crate::rules::scope::ScopeSet;
 use crate::server::followers::Interest;
 use crate::server::ring::{Effect, Entry, Rings, Upcoming};
-use crate::server::sets::{AskedSet, Filter, NamedSet};
+use crate::server::sets::{AskedSet, Filter, NamedSet, Place};
+use crate::server::sight::Sight;
 
 /// The use of the next change of a ring for a stream.
 pub(super) enum NextChange {
@@ -48,7 +46,7 @@ impl Session {
     pub(super) fn serve_subscribe(
         &mut self,
         collection: Collection,
-        position: Position,
+        place: Place,
         (filter, number): (Option<Filter>, Option<u64>),
         page_bytes: Option<usize>,
         cx: &mut InputContext<'_, '_>,
@@ -58,6 +56,10 @@ impl Session {
         if sight.access == Access::None {
             return self.refuse_sight(&collection, cx);
         }
+        let position = match self.level() {
+            Level::Plain => Position::Now,
+            Level::Resumable => place.start(sight),
+        };
         let set = number.map(|number| NamedSet { number: Some(number), ..NamedSet::default() });
         let part = Part { scopes: filter.as_ref().map(Filter::scopes), filter, set };
         self.follow(collection, position, part, sight, page_bytes, cx);
@@ -67,7 +69,7 @@ impl Session {
     pub(super) fn serve_set(
         &mut self,
         collection: Collection,
-        (cursor, resume): (Option<Cursor>, Option<Resume>),
+        place: Place,
         (number, set): (Option<u64>, AskedSet),
         page_bytes: Option<usize>,
         cx: &mut InputContext<'_, '_>,
@@ -77,7 +79,7 @@ impl Session {
             return self.refuse_sight(&collection, cx);
         };
         let sight = self.sight(granted.access, &collection, cx);
-        let (set, scopes, position) = granted.start(cursor, resume);
+        let (set, scopes, position) = granted.start(place, sight);
         let part = Part { scopes: Some(scopes), filter: None, set: Some(set) };
         self.follow(collection, position, part, sight, page_bytes, cx);
     }
@@ -93,14 +95,12 @@ impl Session {
         collection: Collection,
         position: Position,
         Part { scopes, filter, set }: Part,
-        Sight { access, stamp }: Sight,
+        sight: Sight,
         page_bytes: Option<usize>,
         cx: &mut InputContext<'_, '_>,
     ) {
         let subscription = Subscription {
-            partial: access.is_partial(),
-            related: access == Access::Related,
-            stamp,
+            sight,
             scopes,
             filter,
             set: set.map(Box::new),
@@ -342,7 +342,7 @@ impl Session {
         else {
             return Some(room);
         };
-        let (partial, scopes) = (subscription.partial, subscription.scopes.clone());
+        let (partial, scopes) = (subscription.is_partial(), subscription.scopes.clone());
         let Some(mut at) = subscription.live_at() else { return Some(room) };
         if self.level() == Level::Plain {
             ring.ask_plain();
@@ -431,7 +431,7 @@ impl Session {
         if self.awaits_verdict(entry) {
             return NextChange::Wait;
         }
-        let is_related = || self.subscriptions.get(collection).is_some_and(|it| it.related);
+        let is_related = || self.subscriptions.get(collection).is_some_and(|it| it.is_related());
         if partial && (!entry.can_be_judged() || is_related()) {
             return NextChange::Missing;
         }
@@ -498,7 +498,8 @@ impl Session {
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
         self.counters.fell_behind += 1;
         subscription.progress = Progress::CatchingUp(Box::new(subscription.behind(at)));
-        let (partial, (set, refused)) = (subscription.partial, subscription.numbered());
+        let (set, refused) = subscription.numbered();
+        let (partial, rights) = (subscription.is_partial(), subscription.sight.rights());
         self.release(cx);
         if self.level() == Level::Resumable {
             let subscribed = ServerMessage::Subscribed {
@@ -507,6 +508,7 @@ impl Session {
                 head: Some(cx.env.rings.head(collection)),
                 mode: Some(Mode::Delta),
                 partial,
+                rights,
                 set,
                 refused,
             };

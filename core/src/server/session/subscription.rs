@@ -8,20 +8,17 @@ use crate::protocol::message::Cursor;
 use crate::protocol::name::{Collection, Seq};
 use crate::protocol::scopes::ScopeName;
 use crate::rules::page::{PageLimits, Position, SetPosition};
+use crate::rules::policy::Access;
 use crate::rules::scope::ScopeSet;
 use crate::server::ring::{Ring, Upcoming};
 use crate::server::sets::{Filter, NamedSet};
+use crate::server::sight::Sight;
 
 /// A collection that the client follows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Subscription {
-    /// `true` if each record has to be permitted by the policy.
-    pub(super) partial: bool,
-    /// `true` if the policy looks at other records as well: the ring does not have them, so every change
-    /// is read from the store.
-    pub(super) related: bool,
-    /// The policy's number for the user's rights, if not all records are seen.
-    pub(super) stamp: u64,
+    /// The part of it that the user may see.
+    pub(super) sight: Sight,
     /// The scopes that it is of; `None` for the whole collection.
     pub(super) scopes: Option<ScopeSet>,
     /// The name of its scope at level 1.
@@ -46,6 +43,17 @@ pub(super) enum Progress {
 }
 
 impl Subscription {
+    /// Returns `true` if each record has to be permitted by the policy.
+    pub(super) fn is_partial(&self) -> bool {
+        self.sight.access.is_partial()
+    }
+
+    /// Returns `true` if the policy looks at other records as well: the ring does not have them, so every
+    /// change is read from the store.
+    pub(super) fn is_related(&self) -> bool {
+        self.sight.access == Access::Related
+    }
+
     /// The seq up to which a live stream was sent.
     pub(super) fn live_at(&self) -> Option<Seq> {
         match self.progress {

@@ -52,7 +52,7 @@ impl Session {
             else {
                 continue;
             };
-            let (partial, scopes) = (subscription.partial, subscription.scopes.clone());
+            let (partial, scopes) = (subscription.is_partial(), subscription.scopes.clone());
             let Some(mut at) = subscription.live_at() else { continue };
             if self.level() == Level::Plain {
                 ring.ask_plain();

@@ -190,6 +190,7 @@ impl Connection {
             head: None,
             mode: Some(mode),
             partial: false,
+            rights: None,
             set: Some(self.set),
             refused,
         });

@@ -12,6 +12,7 @@ fields! {
         snapshot_seq: "snapshotSeq",
         after: "after",
         resume: "resume",
+        rights: "rights",
         set: "set",
         scopes: "scopes",
     }

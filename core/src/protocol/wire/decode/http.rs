@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
+use super::super::super::hash::RightsTag;
 use super::super::super::limits::Limits;
 use super::super::super::message::{
     ClientMessage, ErrorCode, ErrorMessage, Hello, ServerMessage, kept_text,
@@ -26,6 +27,7 @@ fields! {
         limit: "limit",
         page_bytes: "pageBytes",
         session: "session",
+        rights: "rights",
         set: "set",
         scopes: "scopes",
         epoch: "epoch",
@@ -107,7 +109,7 @@ pub(in super::super) fn page_answer(body: &[u8], limits: &Limits) -> Result<Page
         let database = m.database.name("metadata.database", DatabaseId::new)?;
         let epoch = required(m.epoch.name("metadata.epoch", Epoch::new)?, "metadata.epoch")?;
         let from: CursorFields<'_> = required(m.from.object("metadata.from")?, "metadata.from")?;
-        let from = page_from(&from, from.set, from.scopes)?;
+        let from = page_from(&from, from.rights, (from.set, from.scopes))?;
         let last_mutation = last_mutation(&envelope)?;
         Ok(PageAnswer { database, epoch, from, last_mutation, messages: Vec::new() })
     };
@@ -153,13 +155,14 @@ fn messages(envelope: &Envelope<'_>, limits: &Limits) -> Result<Vec<ServerMessag
 
 fn page_from(
     cursor: &CursorFields<'_>,
-    set: Field<'_>,
-    scopes: Field<'_>,
+    rights: Field<'_>,
+    (set, scopes): (Field<'_>, Field<'_>),
 ) -> Result<PageFrom, Fault> {
     let set = set.number("set")?;
     Ok(PageFrom {
         cursor: cursor.cursor()?,
         resume: cursor.resume()?,
+        rights: rights.parsed("rights", RightsTag::parse)?,
         set,
         scopes: scopes::asked(scopes, "scopes", set)?,
     })
@@ -191,7 +194,7 @@ impl<'a> Body<'a> {
     fn pull(&self) -> Result<(Collection, PageQuery), Fault> {
         let collection = self.collection.name("collection", Collection::new)?;
         let cursor: CursorFields<'_> = self.cursor.object("cursor")?.unwrap_or_default();
-        let from = page_from(&cursor, self.set, self.scopes)?;
+        let from = page_from(&cursor, self.rights, (self.set, self.scopes))?;
         let limit = self.limit.size("limit")?;
         let page_bytes = self.page_bytes.size("pageBytes")?;
         let client_id = self.client_id.name("clientId", ClientId::new)?;

@@ -29,10 +29,11 @@ pub(in super::super) fn push<M: AsRef<[u8]>>(
 
 pub(in super::super) fn pull(collection: &Collection, query: &PageQuery, out: &mut Vec<u8>) {
     let PageQuery { from, limit, page_bytes, client_id } = query;
-    let PageFrom { cursor, resume, set, scopes } = from;
+    let PageFrom { cursor, resume, rights, set, scopes } = from;
     object(out, |body| {
         body.text("collection", collection);
         body.cursor(cursor.as_ref(), resume.as_ref());
+        body.rights(*rights);
         body.set(*set, scopes);
         body.optional("limit", limit.map(|limit| limit as u64));
         body.optional("pageBytes", page_bytes.map(|bytes| bytes as u64));
@@ -51,8 +52,9 @@ pub(in super::super) fn page_answer(answer: &PageAnswer, out: &mut Vec<u8>) {
         metadata.optional_text("database", answer.database.as_deref());
         metadata.text("epoch", &answer.epoch);
         metadata.object("from", |from| {
-            let PageFrom { cursor, resume, set, scopes } = &answer.from;
+            let PageFrom { cursor, resume, rights, set, scopes } = &answer.from;
             from.cursor_fields(cursor.as_ref(), resume.as_ref());
+            from.rights(*rights);
             from.set(*set, scopes);
         });
         metadata.optional("lastMutation", answer.last_mutation.map(|number| number.0));

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::super::super::message::ErrorCode;
 use super::super::super::unit::Member;
 use super::super::tests::arbitrary::{
-    client_ids, cursors, databases, epochs, numbered_writes, resumes, server_messages, sets, units,
+    client_ids, cursors, databases, epochs, numbered_writes, resumes, rights_tags, server_messages,
+    sets, units,
 };
 
 fn text(fill: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -157,8 +158,10 @@ fn a_refusal_is_told_from_a_foreign_page() {
 }
 
 fn froms() -> impl Strategy<Value = PageFrom> {
-    (prop::option::of(cursors()), prop::option::of(resumes()), sets())
-        .prop_map(|(cursor, resume, (set, scopes))| PageFrom { cursor, resume, set, scopes })
+    let rights = prop::option::of(rights_tags());
+    (prop::option::of(cursors()), prop::option::of(resumes()), rights, sets()).prop_map(
+        |(cursor, resume, rights, (set, scopes))| PageFrom { cursor, resume, rights, set, scopes },
+    )
 }
 
 proptest! {

@@ -13,7 +13,7 @@ use proptest::sample::select;
 
 use super::super::super::delta::Delta;
 use super::super::super::document::tests::documents;
-use super::super::super::hash::{Checksum, Digest};
+use super::super::super::hash::{Checksum, Digest, RightsTag};
 use super::super::super::message::{
     Ack, ClientMessage, Cursor, DeleteReason, ErrorCode, ErrorMessage, FailedMember, Features,
     Hello, Mode, Mutation, PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Token,
@@ -196,22 +196,25 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
         (
             collections(),
             optional(cursors()),
-            optional(resumes()),
+            (optional(resumes()), optional(rights_tags())),
             optional(0_usize..1 << 40),
             filters(),
             sets(),
         )
-            .prop_map(|(collection, cursor, resume, page_bytes, filter, (set, scopes))| {
-                ClientMessage::Subscribe {
-                    collection,
-                    cursor,
-                    resume,
-                    page_bytes,
-                    filter,
-                    set,
-                    scopes,
+            .prop_map(
+                |(collection, cursor, (resume, rights), page_bytes, filter, (set, scopes))| {
+                    ClientMessage::Subscribe {
+                        collection,
+                        cursor,
+                        resume,
+                        rights,
+                        page_bytes,
+                        filter,
+                        set,
+                        scopes,
+                    }
                 }
-            }),
+            ),
         collections().prop_map(|collection| ClientMessage::Unsubscribe { collection }),
         (collections(), filters())
             .prop_map(|(collection, filter)| ClientMessage::Sync { collection, filter }),
@@ -357,25 +360,42 @@ fn error_messages() -> impl Strategy<Value = ErrorMessage> {
     )
 }
 
+pub(in super::super) fn rights_tags() -> impl Strategy<Value = RightsTag> {
+    any::<u64>().prop_map(RightsTag)
+}
+
 pub(in super::super) fn server_messages() -> impl Strategy<Value = ServerMessage> {
     let mode = prop_oneof![Just(None), Just(Some(Mode::Delta)), Just(Some(Mode::Snapshot))];
     let reason = select(&[None, Some(DeleteReason::Filter), Some(DeleteReason::Scope)][..]);
     let set = || (optional(numbers()), prop::collection::vec(scope_names(), 0..3));
     prop_oneof![
         users().prop_map(|user_id| ServerMessage::Authenticated { user_id }),
-        (collections(), (optional(numbers()), optional(numbers()), mode, any::<bool>()), set())
-            .prop_map(|(collection, (record_count, head, mode, partial), (set, refused))| {
-                let head = head.map(Seq);
-                ServerMessage::Subscribed {
-                    collection,
-                    record_count,
-                    head,
-                    mode,
-                    partial,
-                    set,
-                    refused,
+        (
+            collections(),
+            (
+                optional(numbers()),
+                optional(numbers()),
+                mode,
+                any::<bool>(),
+                optional(rights_tags())
+            ),
+            set()
+        )
+            .prop_map(
+                |(collection, (record_count, head, mode, partial, rights), (set, refused))| {
+                    let head = head.map(Seq);
+                    ServerMessage::Subscribed {
+                        collection,
+                        record_count,
+                        head,
+                        mode,
+                        partial,
+                        rights,
+                        set,
+                        refused,
+                    }
                 }
-            }),
+            ),
         (collections(), set()).prop_map(|(collection, (_, scopes))| ServerMessage::Unsubscribed {
             collection,
             scopes

@@ -13,7 +13,7 @@ use super::super::super::scopes::{
     AskedScope, LeftRecord, LoadPlace, MAX_SET, ScopeName, ScopePage, ScopePlace,
 };
 use super::super::super::write::Change;
-use super::super::super::{delta::Delta, document::Document, hash::Checksum};
+use super::super::super::{delta::Delta, document::Document, hash::Checksum, hash::RightsTag};
 use super::super::http::{PageFrom, PageQuery, decode_pull, encode_pull};
 use super::super::{Incoming, decode_client, decode_server};
 use super::{client, said, sent};
@@ -56,6 +56,7 @@ fn a_subscribe_names_its_set() {
         collection: collection(),
         cursor: Some(cursor.clone()),
         resume: None,
+        rights: None,
         page_bytes: None,
         filter: Vec::new(),
         set: Some(3),
@@ -66,12 +67,18 @@ fn a_subscribe_names_its_set() {
     );
     assert_eq!(said(&message), text);
     assert_eq!(client(&text).unwrap(), message);
-    let from = PageFrom { cursor: Some(cursor), resume: None, set: Some(3), scopes: asked() };
+    let from = PageFrom {
+        cursor: Some(cursor),
+        rights: Some(RightsTag(7)),
+        set: Some(3),
+        scopes: asked(),
+        ..PageFrom::default()
+    };
     let query = PageQuery { from, ..PageQuery::default() };
     let mut body = Vec::new();
     encode_pull(&collection(), &query, &mut body);
     let text = format!(
-        r#"{{"collection":"messages","cursor":{{"epoch":"a91b","seq":120}},"set":3,"scopes":{SCOPES}}}"#
+        r#"{{"collection":"messages","cursor":{{"epoch":"a91b","seq":120}},"rights":"0000000000000007","set":3,"scopes":{SCOPES}}}"#
     );
     assert_eq!(String::from_utf8(body.clone()).unwrap(), text);
     assert_eq!(decode_pull(&body, &Limits::default()), Ok((collection(), query)));
@@ -97,6 +104,7 @@ fn the_answers_name_the_set() {
                 head: Some(Seq(131)),
                 mode: Some(Mode::Delta),
                 partial: false,
+                rights: None,
                 set: Some(3),
                 refused: Vec::from([room()]),
             },

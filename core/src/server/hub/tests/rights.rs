@@ -392,18 +392,75 @@ fn what_a_reader_missed_by_other_claims_comes_with_the_next_stream() {
     let mut host = Host::with_rules(rules());
     let subscribe =
         r#"{"type":"subscribe","collection":"todos","metadata":{"cursor":{"epoch":"e1","seq":2}}}"#;
-    // up to the record's last change, which was seen with another token or not
-    host.open(1, Who::Other, true);
-    host.frame(1, subscribe);
-    host.settle();
-    assert!(host.sent(1).contains("snapshot"), "{}", host.sent(1));
-    // by a rule that asks for no claims, a cursor says what was seen
-    let mut own = rules();
-    own.set(todos(), Right::Read, "user in data.members").unwrap();
-    let mut host = Host::with_rules(own);
+    // up to the record's last change, which was seen by rights of which nothing is known
     host.open(1, Who::Member, true);
     host.frame(1, subscribe);
     host.settle();
-    let said = host.sent(1);
-    assert!(said.contains("delta") && !said.contains(CANARY), "{said}");
+    assert!(host.sent(1).contains("snapshot"), "{}", host.sent(1));
+    // and by such that are known
+    for (conn, rules, by_same) in [
+        (2, rules(), true),
+        (3, rules_to_read("user in data.members"), false),
+        (4, rules_to_read("user != null"), false),
+    ] {
+        let tag = tag_in(&host.sent(1));
+        host.hub.set_policy(Arc::new(rules));
+        host.open(conn, Who::Member, true);
+        let rights = format!(r#""metadata":{{"rights":"{tag}","#);
+        host.frame(conn, &subscribe.replace(r#""metadata":{"#, &rights));
+        host.settle();
+        let said = host.sent(conn);
+        assert_eq!(said.contains("delta"), by_same, "{said}");
+        assert_eq!(said.contains(CANARY), !by_same, "{said}");
+        // and so by HTTP
+        let pull = format!(
+            r#"{{"collection":"todos","cursor":{{"epoch":"e1","seq":2}},"rights":"{tag}"}}"#
+        );
+        let get = format!("/sync/todos?epoch=e1&seq=2&rights={tag}");
+        for said in [
+            host.ask(Who::Member, "POST", "/sync/pull", &pull),
+            host.ask(Who::Member, "GET", &get, ""),
+        ] {
+            assert!(said.contains(if by_same { "delta" } else { "snapshot" }), "{said}");
+            assert_eq!(said.contains(CANARY), !by_same, "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_run_by_other_rights_does_not_go_on() {
+    let mut host = Host::with_rules(rules());
+    host.open(1, Who::Member, true);
+    host.frame(1, r#"{"type":"subscribe","collection":"todos"}"#);
+    host.settle();
+    let tag = tag_in(&host.sent(1));
+    // everything up to `r` is said to be received
+    let resume = r#"{"epoch":"e1","snapshotSeq":2,"after":"r"}"#;
+    let subscribe = format!(
+        r#"{{"type":"subscribe","collection":"todos","metadata":{{"rights":"{tag}","cursor":{{"resume":{resume}}}}}}}"#
+    );
+    for (conn, rule, goes_on) in [
+        (2, "user in data.members || claims.role == \"admin\"", true),
+        (3, "data.owner != 1", false),
+    ] {
+        host.hub.set_policy(Arc::new(rules_to_read(rule)));
+        host.open(conn, Who::Member, true);
+        host.frame(conn, &subscribe);
+        host.settle();
+        let said = host.sent(conn);
+        assert_eq!(said.contains(CANARY), !goes_on, "{said}");
+    }
+}
+
+fn rules_to_read(text: &str) -> Rules {
+    let mut rules = rules();
+    rules.set(todos(), Right::Read, text).unwrap();
+    rules
+}
+
+/// The tag of the rights in a `subscribed`.
+fn tag_in(said: &str) -> String {
+    let said = said.replace('\\', "");
+    let (_, behind) = said.split_once(r#""rights":""#).unwrap_or_else(|| panic!("no tag: {said}"));
+    behind.chars().take_while(char::is_ascii_hexdigit).collect()
 }
