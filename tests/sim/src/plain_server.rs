@@ -171,6 +171,7 @@ impl PlainServer {
                         head,
                         mode,
                         partial,
+                        rights: None,
                         set: None,
                         refused: Vec::new(),
                     };

@@ -20,8 +20,8 @@ use super::super::document::Document;
 use super::super::hash::{Checksum, Digest, RightsTag};
 use super::super::limits::Limits;
 use super::super::message::{
-    Ack, ClientMessage, Cursor, DeleteReason, Features, Hello, Mode, Mutation, PageRange,
-    ServerChange, ServerMessage, SyncRecord, Token, Welcome,
+    Ack, ClientMessage, Cursor, DeleteReason, Features, Hello, Mutation, PageRange, ServerChange,
+    ServerMessage, SyncRecord, Token, Welcome,
 };
 use super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
@@ -312,15 +312,12 @@ impl<'a> Envelope<'a> {
     }
 
     fn subscribe(&self) -> Result<ClientMessage, Fault> {
-        let cursor: Option<CursorFields<'_>> = self.metadata.cursor.object("metadata.cursor")?;
-        let (cursor, resume) = match cursor {
-            Some(place) => (place.cursor()?, place.resume()?),
-            None => (None, None),
-        };
+        let place = self.metadata.cursor.object("metadata.cursor")?;
+        let place: CursorFields<'_> = place.unwrap_or_default();
         Ok(ClientMessage::Subscribe {
             collection: self.collection()?,
-            cursor,
-            resume,
+            cursor: place.cursor()?,
+            resume: place.resume()?,
             rights: self.rights()?,
             page_bytes: self.metadata.page_bytes.size("metadata.pageBytes")?,
             filter: self.filter()?,
@@ -502,18 +499,12 @@ impl<'a> Envelope<'a> {
     fn subscribed(&self) -> Result<ServerMessage, Fault> {
         let m = &self.metadata;
         let head = m.head.number("metadata.head")?.map(Seq);
-        let mode = match m.mode.text("metadata.mode")?.as_deref() {
-            None => None,
-            Some("delta") => Some(Mode::Delta),
-            Some("snapshot") => Some(Mode::Snapshot),
-            Some(_) => return Err(Fault::new("`metadata.mode` is neither delta nor snapshot")),
-        };
         let record_count = m.record_count.number("metadata.recordCount");
         Ok(ServerMessage::Subscribed {
             collection: self.collection()?,
             record_count: beside_the_point(head, record_count)?,
             head,
-            mode,
+            mode: cursor::mode(m.mode)?,
             partial: m.partial.is_true(),
             rights: self.rights()?,
             set: self.set()?,

@@ -268,7 +268,7 @@ impl Rules {
 struct Facts<'a> {
     id: Option<&'a RecordId>,
     data: Given<&'a Document>,
-    /// What is known of `data` where that is unknown.
+    /// The known parts of `data` where that is unknown.
     fixed: &'a [Fixed<'a>],
     new: Given<&'a Document>,
     now: Given<Timestamp>,

@@ -47,7 +47,7 @@ pub(super) struct Scene<'a> {
     pub(super) collection: &'a str,
     pub(super) id: Given<&'a str>,
     pub(super) data: Given<&'a Document>,
-    /// What is known of `data` where that is unknown.
+    /// The known parts of `data` where that is unknown.
     pub(super) fixed: &'a [Fixed<'a>],
     pub(super) new: Given<&'a Document>,
     /// The names of the fields in which `data` and `new` differ.
@@ -202,7 +202,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// What a scope fixes of a field of this value.
+    /// The part of a field of this value that a scope fixes.
     fn fixed(&self, holder: &Node, field: &str) -> Option<&'a Fixed<'a>> {
         let (Node::Name(Name::Data), Given::Unknown) = (holder, self.data) else { return None };
         self.fixed.iter().find(|fixed| fixed.field == field)

@@ -256,7 +256,7 @@ proptest! {
         // rows of earlier versions lack the last parts
         let has_scopes = stream.set.is_some() || !stream.kept.is_empty();
         let has_parts = stream.loss.is_some() || stream.forgotten_above > Seq(0) || has_scopes;
-        let later = stream.plain.is_some() || has_parts;
+        let later = stream.plain.is_some() || has_parts || stream.rights.is_some();
         prop_assert!(later || whole(&stream.encode(), StreamRow::decode));
         prop_assert_eq!(StreamRow::decode(stream.encode().into()).unwrap(), stream);
     }

@@ -13,8 +13,9 @@ use synclayer_core::rules::verify;
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
     Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, Hub, HubAction, HubConfig,
-    HubInput, Identity, MemoryRows, Now, Policy, Rate, RecordId, ScopeKey, SessionInput,
-    StoreError, StoreErrorKind, Sweep, SweepPlace, TransactError, Transaction, UserId,
+    HubInput, Identity, Limits, MemoryRows, Now, Policy, Rate, RecordId, Right, Rules, ScopeKey,
+    SessionInput, StoreError, StoreErrorKind, Sweep, SweepPlace, TransactError, Transaction, User,
+    UserId,
 };
 
 use super::client::START;
@@ -28,7 +29,8 @@ use super::{Stage, render};
 struct ServerSetup {
     /// The user of each token.
     tokens: BTreeMap<String, String>,
-    policy: Rules,
+    policy: Lists,
+    rules: Option<RuleTexts>,
     rate: Option<RateSetup>,
     page_records: Option<usize>,
     document_bytes: Option<usize>,
@@ -43,6 +45,9 @@ struct ServerSetup {
     /// The scope keys of each collection.
     scopes: BTreeMap<String, Vec<String>>,
 }
+
+/// The rules of each collection: the expression of each right.
+type RuleTexts = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The content of an `update` to a level-1 reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -64,20 +69,20 @@ struct RateSetup {
 /// records whose field `owner` names them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Rules {
+struct Lists {
     unreadable: BTreeSet<String>,
     unwritable: BTreeSet<String>,
     owned: BTreeSet<String>,
 }
 
-impl Rules {
+impl Lists {
     fn owns(user: Option<&UserId>, document: &Document) -> bool {
         let owner = document.text("owner").map(|text| text.trim_matches('"').to_owned());
         user.is_some_and(|user| owner.as_deref() == Some(&**user))
     }
 }
 
-impl Policy for Rules {
+impl Policy for Lists {
     fn read(&self, _: Option<&UserId>, collection: &Collection) -> Access {
         if self.unreadable.contains(&**collection) {
             Access::None
@@ -121,6 +126,9 @@ enum ServerMove {
     Accept {
         #[serde(default)]
         user: Option<String>,
+        /// The claims of the user's token.
+        #[serde(default)]
+        claims: Option<Value>,
         #[serde(default)]
         anonymous: bool,
     },
@@ -129,6 +137,8 @@ enum ServerMove {
     Heard,
     Gone,
     // the server's side
+    /// Other rules, from now on.
+    Rules(RuleTexts),
     Expire,
     Shutdown,
     Restart,
@@ -212,7 +222,10 @@ impl ServerSide {
         limits.window = setup.window.unwrap_or(limits.window);
         (config.rings.documents, config.turns) = (true, 1);
         config.rings.plain_whole = setup.plain_updates == PlainUpdates::Whole;
-        let policy: Arc<dyn Policy> = Arc::new(setup.policy);
+        let policy: Arc<dyn Policy> = match setup.rules {
+            Some(texts) => Arc::new(rules(&texts)?),
+            None => Arc::new(setup.policy),
+        };
         let mut server = Self {
             tokens: setup.tokens,
             hub: Hub::new(config.clone(), Arc::clone(&policy), []),
@@ -268,9 +281,12 @@ impl ServerSide {
     fn make(&mut self, made: ServerMove) -> Result<(), String> {
         let conn = self.current;
         match made {
-            ServerMove::Accept { user, anonymous } => {
+            ServerMove::Accept { user, claims, anonymous } => {
                 let identity = match user {
-                    Some(user) => Identity::Known(user_id(&user)?.into()),
+                    Some(user) => Identity::Known(User {
+                        id: user_id(&user)?,
+                        claims: claims.map(|claims| document(&claims)).transpose()?,
+                    }),
                     None if anonymous => Identity::Unknown,
                     None => Identity::Open,
                 };
@@ -285,6 +301,14 @@ impl ServerSide {
             ServerMove::Heard => self.tell(conn, SessionInput::Ping)?,
             ServerMove::Gone => {
                 self.tell(conn, SessionInput::Closed)?;
+            }
+            ServerMove::Rules(texts) => {
+                self.policy = Arc::new(rules(&texts)?);
+                self.hub.set_policy(Arc::clone(&self.policy));
+                let conns: Vec<_> = self.hub.sessions().map(|(conn, _)| conn).collect();
+                for conn in conns {
+                    self.tell(conn.0, SessionInput::RightsChanged)?;
+                }
             }
             ServerMove::Expire => self.tell(conn, SessionInput::AuthExpired)?,
             ServerMove::Shutdown => self.handle(HubInput::Shutdown)?,
@@ -467,6 +491,24 @@ impl ServerSide {
         }
         Ok(!conns.is_empty())
     }
+}
+
+/// Rules without which nothing is allowed.
+fn rules(texts: &RuleTexts) -> Result<Rules, String> {
+    let mut rules = Rules::new(false);
+    for (collection, texts) in texts {
+        let collection = Collection::new(collection).map_err(|error| error.to_string())?;
+        for (right, text) in texts {
+            let known = Right::ALL.into_iter().find(|known| known.as_str() == right);
+            let right = known.ok_or_else(|| format!("there is no right {right}"))?;
+            rules.set(collection.clone(), right, text).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(rules)
+}
+
+fn document(value: &Value) -> Result<Document, String> {
+    Document::parse(&value.to_string(), &Limits::default()).map_err(|error| error.to_string())
 }
 
 impl Stage for ServerSide {

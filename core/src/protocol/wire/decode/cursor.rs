@@ -1,6 +1,6 @@
 //! Decoding of a cursor, and of the place at which a catch-up resumes.
 
-use super::super::super::message::{Cursor, Resume};
+use super::super::super::message::{Cursor, Mode, Resume};
 use super::super::super::name::{Epoch, RecordId, Seq};
 use super::field::{Fault, Field, Fields, fields, required};
 
@@ -46,5 +46,15 @@ impl CursorFields<'_> {
                 Resume::Snapshot { epoch, snapshot_seq, after }
             }
         }))
+    }
+}
+
+/// The mode of a catch-up.
+pub(super) fn mode(field: Field<'_>) -> Result<Option<Mode>, Fault> {
+    match field.text("metadata.mode")?.as_deref() {
+        None => Ok(None),
+        Some("delta") => Ok(Some(Mode::Delta)),
+        Some("snapshot") => Ok(Some(Mode::Snapshot)),
+        Some(_) => Err(Fault::new("`metadata.mode` is neither delta nor snapshot")),
     }
 }

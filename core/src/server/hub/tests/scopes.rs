@@ -59,10 +59,10 @@ fn a_write_wakes_the_followers_of_its_record_s_scopes_only() {
     assert_eq!(woken(host, 7, "POST", "/sync/todos", NEW), left);
 }
 
-/// Ann, by a token with these rooms.
-fn ann(rooms: &str) -> User {
-    let claims = Document::parse(&format!(r#"{{"rooms":{rooms}}}"#), &Limits::default());
-    User { id: UserId::new("ann").unwrap(), claims: Some(claims.unwrap()) }
+/// One of many users, with a token for a room.
+fn reader_of(room: &str, number: u64) -> User {
+    let claims = Document::parse(&format!(r#"{{"rooms":["{room}"]}}"#), &Limits::default());
+    User { id: UserId::new(&format!("u{number}")).unwrap(), claims: Some(claims.unwrap()) }
 }
 
 /// A server with a record in the rooms `a` and `b`, whose rule shows the rooms of the token.
@@ -76,15 +76,16 @@ fn host_with_rule() -> Host {
     }
     let mut rules = Rules::new(false);
     rules.set(todos(), Right::Read, "data.room in claims.rooms").unwrap();
+    rules.set(todos(), Right::Write, "true").unwrap();
     host.hub.set_policy(Arc::new(rules));
     host
 }
 
-/// All that a frame gets from a new connection of ann.
-fn said_to_ann(host: &mut Host, conn: u64, hello: bool, frame: &str) -> String {
+/// All that a frame gets from a new connection with a token for room `a`.
+fn said_to_reader(host: &mut Host, conn: u64, hello: bool, frame: &str) -> String {
     host.handle(HubInput::Accepted {
         conn: ConnId(conn),
-        identity: Identity::Known(ann(r#"["a"]"#)),
+        identity: Identity::Known(reader_of("a", conn)),
     });
     if hello {
         let hello = r#"{"type":"ping","metadata":{"protocol":2,"clientId":"CLIENT","session":1}}"#;
@@ -114,12 +115,12 @@ fn a_scope_is_granted_and_refused_by_the_rule_alone() {
     let subscribe =
         |set: &str| format!(r#"{{"type":"subscribe","collection":"todos","metadata":{{{set}}}}}"#);
     // at level 2, with the sums that a whole view has
-    let said = said_to_ann(host, 1, true, &subscribe(&in_set(&["a"])));
+    let said = said_to_reader(host, 1, true, &subscribe(&in_set(&["a"])));
     assert!(said.contains("in-a") && said.contains("checksum"), "{said}");
     assert!(!said.contains("partial"), "{said}");
-    let said = said_to_ann(host, 2, true, &subscribe(&in_set(&["b"])));
+    let said = said_to_reader(host, 2, true, &subscribe(&in_set(&["b"])));
     assert!(said.contains("UNAUTHORIZED") && !said.contains("subscribed"), "{said}");
-    let said = said_to_ann(host, 3, true, &subscribe(&in_set(&["b", "a"])));
+    let said = said_to_reader(host, 3, true, &subscribe(&in_set(&["b", "a"])));
     assert!(said.contains("in-a") && said.contains("checksum"), "{said}");
     let refused = r#""refused":[{"by":["room"],"is":["b"]}]"#;
     assert!(said.replace('\\', "").contains(refused) && !said.contains("in-b"), "{said}");
@@ -127,17 +128,19 @@ fn a_scope_is_granted_and_refused_by_the_rule_alone() {
     for kind in ["subscribe", "sync"] {
         let frame = |room| format!(r#"{{"type":"{kind}",{}}}"#, by_name(room));
         let conn = if kind == "sync" { 10 } else { 20 };
-        let said = said_to_ann(host, conn, false, &frame("a"));
+        let said = said_to_reader(host, conn, false, &frame("a"));
         assert!(!said.contains("UNAUTHORIZED"), "{said}");
         assert_eq!(said.contains("in-a"), kind == "sync", "{said}");
-        let said = said_to_ann(host, conn + 1, false, &frame("b"));
+        let said = said_to_reader(host, conn + 1, false, &frame("b"));
         assert!(said.contains("UNAUTHORIZED"), "{said}");
     }
     // by HTTP
+    let mut number = 100;
     let mut ask = |method: &str, target: &str, body: &str| {
         host.said.clear();
+        number += 1;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let user = Some(ann(r#"["a"]"#));
+        let user = Some(reader_of("a", number));
         let request = Request { method, path, query, body: body.as_bytes(), user };
         host.handle(HubInput::Call { call: CallId(9), request });
         host.settle();
@@ -154,8 +157,8 @@ fn a_scope_is_granted_and_refused_by_the_rule_alone() {
     assert!(said.contains("UNAUTHORIZED"), "{said}");
     // a fresh token that names another room ends the filter, and the set
     host.said.clear();
-    host.user = ann(r#"["b"]"#);
     for conn in [1, 20] {
+        host.user = reader_of("b", conn);
         host.frame(conn, r#"{"type":"auth","token":"t"}"#);
         host.settle();
         let said = said_to(host, conn);
