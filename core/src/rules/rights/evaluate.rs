@@ -210,14 +210,15 @@ impl<'a> Scene<'a> {
 
     /// The same for `data.field` and `data["field"]`.
     fn fixed_field(&self, node: &'a Node) -> Option<&'a Fixed<'a>> {
-        match node {
-            Node::Field(holder, name) => self.fixed(holder, name),
-            Node::Item(pair) if !self.fixed.is_empty() => {
-                let Ok(Value::Text(name)) = self.evaluate(&pair.1) else { return None };
-                self.fixed(&pair.0, &name)
-            }
-            _ => None,
+        if let Node::Field(holder, name) = node {
+            return self.fixed(holder, name);
         }
+        let Node::Item(pair) = node else { return None };
+        if self.fixed.is_empty() {
+            return None;
+        }
+        let Ok(Value::Text(name)) = self.evaluate(&pair.1) else { return None };
+        self.fixed(&pair.0, &name)
     }
 
     /// Returns `true` if the scope alone says that this is in that: a name of a field in `data`, or an

@@ -324,7 +324,7 @@ fn scopes_of(data: &Json) -> Vec<Vec<(String, String)>> {
             format!("\"{}\"", codes.collect::<String>())
         }
         Json::Number(number) => format!(" {number}0e-1"),
-        other => other.to_string(),
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => value.to_string(),
     };
     let is_key = |value: &&Json| !value.is_array() && !value.is_object();
     let mut found = Vec::new();
