@@ -18,7 +18,7 @@ use self::texts::{
 use crate::filter;
 use crate::jwt::JwtArgs;
 use crate::limits::LimitArgs;
-use crate::scopes;
+use crate::scopes::{self, ScopeArg};
 use crate::tokens::Secret;
 
 /// Local-first data sync: a server, a client for the shell, and a demo.
@@ -272,6 +272,8 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+    #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }
 
@@ -281,6 +283,8 @@ pub(crate) struct CountArgs {
     pub(crate) collection: String,
     #[command(flatten)]
     pub(crate) filter: WhereArgs,
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }
@@ -347,7 +351,19 @@ pub(crate) struct RecordArgs {
     /// The record's id
     pub(crate) id: String,
     #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+    #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ScopeArgs {
+    /// Read and keep only this part of the collection: the records with this text in a field of it,
+    /// like room=42; with room:=42 the number, with members[]=ann those whose array has it, with
+    /// project=p1+status=open a key of several fields. May be given several times. The server has to
+    /// divide the collection by this key
+    #[arg(long = "scope", value_name = "KEY=VALUE", value_parser = scopes::scope)]
+    pub(crate) scopes: Vec<ScopeArg>,
 }
 
 #[derive(Args, Debug)]
@@ -360,6 +376,8 @@ pub(crate) struct SaveArgs {
     /// The record's id; where there is such a record, it is replaced whole. By default a new one
     #[arg(long)]
     pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }

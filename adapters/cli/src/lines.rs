@@ -60,7 +60,7 @@ pub(crate) async fn export(args: ExportArgs, out: Printer) -> Result<(), Failure
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
         let meeting = refresh(replica, &args.collection, out).await?;
-        for record in filtered(&collection, &args.filter).get().await? {
+        for record in filtered(collection.query(), &args.filter).get().await? {
             match &args.id_field {
                 None => Printer::json(&ExportedLine { id: &record.id, data: &record.document })?,
                 Some(field) => Printer::json(&with_id(record, field)?)?,

@@ -12,6 +12,7 @@ mod limits;
 mod lines;
 mod modify;
 mod output;
+mod part;
 mod reach;
 mod read;
 mod reject;

@@ -6,22 +6,22 @@ use serde::Serialize;
 use serde_json::json;
 use synclayer_core::Level;
 use synclayer_tokio::{
-    Collection, CollectionStatus, ConnectionState, Guarantees, Metrics, Query, StalledWrite,
-    Status, Transport,
+    CollectionStatus, ConnectionState, Guarantees, Metrics, Query, StalledWrite, Status, Transport,
 };
 
 use crate::args::{CountArgs, ListArgs, RecordArgs, ReplicaArgs, WhereArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
+use crate::part::{HeldScope, Part, held_scopes};
 use crate::reject::stalled;
 use crate::replica::{Meeting, OpenReplica, clock_is_off, guarantees, on_replica};
 
 pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
-        let collection = replica.collection(&args.collection)?;
-        collection.subscribe().await?;
+        let part = Part::of(replica, &args.collection, &args.scope)?;
+        part.subscribe().await?;
         let meeting = refresh(replica, &args.collection, out).await?;
-        let record = collection.get(&args.id).await?;
+        let record = part.get(&args.id).await?;
         let record = record.ok_or_else(|| Failure::no_record(&args.collection, &args.id))?;
         out.record(&record)?;
         if record.pending {
@@ -34,10 +34,10 @@ pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
 
 pub(crate) async fn list(args: ListArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
-        let collection = replica.collection(&args.collection)?;
-        collection.subscribe().await?;
+        let part = Part::of(replica, &args.collection, &args.scope)?;
+        part.subscribe().await?;
         let meeting = refresh(replica, &args.collection, out).await?;
-        chosen(&collection, &args).get().await?.iter().try_for_each(|record| out.record(record))?;
+        chosen(&part, &args).get().await?.iter().try_for_each(|record| out.record(record))?;
         meeting.end()
     })
     .await
@@ -45,10 +45,10 @@ pub(crate) async fn list(args: ListArgs, out: Printer) -> Result<(), Failure> {
 
 pub(crate) async fn count(args: CountArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
-        let collection = replica.collection(&args.collection)?;
-        collection.subscribe().await?;
+        let part = Part::of(replica, &args.collection, &args.scope)?;
+        part.subscribe().await?;
         let meeting = refresh(replica, &args.collection, out).await?;
-        let count = filtered(&collection, &args.filter).count().await?;
+        let count = filtered(part.query(), &args.filter).count().await?;
         out.line(count, &json!({ "collection": args.collection, "count": count }))?;
         meeting.end()
     })
@@ -56,8 +56,8 @@ pub(crate) async fn count(args: CountArgs, out: Printer) -> Result<(), Failure> 
 }
 
 /// The query of a list.
-pub(crate) fn chosen(collection: &Collection, args: &ListArgs) -> Query {
-    let mut query = filtered(collection, &args.filter);
+pub(crate) fn chosen(part: &Part, args: &ListArgs) -> Query {
+    let mut query = filtered(part.query(), &args.filter);
     for (field, direction) in args.order_by.iter().flat_map(|order| &order.0) {
         query = query.order_by(field, *direction);
     }
@@ -67,9 +67,8 @@ pub(crate) fn chosen(collection: &Collection, args: &ListArgs) -> Query {
     }
 }
 
-/// The query of the records that meet the condition.
-pub(crate) fn filtered(collection: &Collection, filter: &WhereArgs) -> Query {
-    let query = collection.query();
+/// The query of those records that meet the condition, too.
+pub(crate) fn filtered(query: Query, filter: &WhereArgs) -> Query {
     match &filter.condition {
         Some(condition) => query.filter(condition.clone()),
         None => query,
@@ -98,7 +97,8 @@ pub(crate) async fn refresh(
 
 /// Says what there is of a collection, unless it is all that the server has now.
 fn held(name: &str, of: &CollectionStatus) -> Option<String> {
-    let CollectionStatus { count, cursor, catching_up, from_cache, .. } = of;
+    let CollectionStatus { count, cursor, catching_up, from_cache, scopes, .. } = of;
+    let name = &if scopes.is_some() { format!("the scopes of {name}") } else { name.to_owned() };
     let part = match (count, cursor) {
         _ if !from_cache => return None,
         (0, None) => format!("nothing of {name} has come from a server yet"),
@@ -247,11 +247,15 @@ struct CollectionJson<'a> {
     /// Where nothing more of it arrives, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     stalled: Option<&'a str>,
+    /// Where it is held by scopes: each with the number of its records that are here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scopes: Option<&'a [HeldScope]>,
 }
 
-impl<'a> From<&'a CollectionStatus> for CollectionJson<'a> {
-    fn from(status: &'a CollectionStatus) -> Self {
+impl<'a> CollectionJson<'a> {
+    fn new(status: &'a CollectionStatus, scopes: Option<&'a Vec<HeldScope>>) -> Self {
         Self {
+            scopes: scopes.map(Vec::as_slice),
             live: status.live,
             count: status.count,
             checksum: status.checksum.to_string(),
@@ -270,14 +274,17 @@ impl<'a> From<&'a CollectionStatus> for CollectionJson<'a> {
 
 pub(crate) async fn status(args: ReplicaArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args, async |replica| {
-        for name in replica.status().await?.collections.keys() {
+        // what is held by scopes stays so
+        let collections = replica.status().await?.collections;
+        for (name, _) in collections.iter().filter(|(_, of)| of.scopes.is_none()) {
             replica.collection(name)?.subscribe().await?;
         }
         let meeting = replica.meet(out).await?;
         let apart = meeting.apart.clone();
         let status = replica.status().await?;
         let metrics = replica.sync.metrics().await?;
-        let text = describe(&status, &metrics, apart.as_deref());
+        let scopes = held_scopes(replica, &status).await?;
+        let text = describe(&status, &scopes, &metrics, apart.as_deref());
         let connected = status.connection == ConnectionState::Connected;
         out.lines(
             text,
@@ -297,7 +304,7 @@ pub(crate) async fn status(args: ReplicaArgs, out: Printer) -> Result<(), Failur
                 collections: status
                     .collections
                     .iter()
-                    .map(|(name, of)| (&**name, of.into()))
+                    .map(|(name, of)| (&**name, CollectionJson::new(of, scopes.get(&**name))))
                     .collect(),
                 metrics: metrics.into(),
             },
@@ -323,7 +330,12 @@ fn level(of: Level) -> u8 {
     }
 }
 
-fn describe(status: &Status, metrics: &Metrics, apart: Option<&str>) -> Vec<String> {
+fn describe(
+    status: &Status,
+    scopes: &BTreeMap<String, Vec<HeldScope>>,
+    metrics: &Metrics,
+    apart: Option<&str>,
+) -> Vec<String> {
     let mut lines = vec![
         format!("replica   {}", status.client_id),
         match apart {
@@ -362,7 +374,9 @@ fn describe(status: &Status, metrics: &Metrics, apart: Option<&str>) -> Vec<Stri
     for (name, of) in &status.collections {
         let CollectionStatus { count, checksum, cursor, .. } = of;
         let held = of.missing.map(|missing| format!(", and {missing} that the server lacks"));
-        let held = held.unwrap_or_default();
+        // a record in two scopes counts in both
+        let places = if of.scopes.is_some() { " in its scopes together" } else { "" };
+        let held = format!("{places}{}", held.unwrap_or_default());
         lines.push(match cursor {
             Some(cursor) => {
                 let seq = cursor.seq;
@@ -375,6 +389,9 @@ fn describe(status: &Status, metrics: &Metrics, apart: Option<&str>) -> Vec<Stri
             let (records, bytes) = (of.received_records, of.received_bytes);
             let most = of.expected_records.map(|most| format!(" of {most}")).unwrap_or_default();
             lines.push(format!("{name}: catches up, {records}{most} came, about {bytes} bytes"));
+        }
+        for HeldScope { scope, standing, count } in scopes.get(&**name).into_iter().flatten() {
+            lines.push(format!("{name}: scope {scope} is {standing}, {count} records"));
         }
     }
     lines

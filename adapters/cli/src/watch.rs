@@ -9,6 +9,7 @@ use synclayer_tokio::{
 use crate::args::ListArgs;
 use crate::failure::Failure;
 use crate::output::{Printer, RecordJson};
+use crate::part::Part;
 use crate::read::chosen;
 use crate::replica::{OpenReplica, clock_is_off};
 use crate::signal::Signals;
@@ -66,13 +67,12 @@ async fn run(
     signals: &mut Signals,
     out: Printer,
 ) -> Result<(), Failure> {
-    let collection = replica.collection(&args.collection)?;
+    let part = Part::of(replica, &args.collection, &args.scope)?;
     let is_all = args.filter.condition.is_none() && args.order_by.is_none() && args.limit.is_none();
-    let mut updates = match is_all {
-        true => Updates::All(collection.watch()),
-        false => Updates::Chosen(chosen(&collection, args).watch()?),
+    let mut updates = match &part {
+        Part::Whole(collection) if is_all => Updates::All(collection.watch()),
+        Part::Whole(_) | Part::Scopes { .. } => Updates::Chosen(chosen(&part, args).watch()?),
     };
-    drop(collection);
     if replica.has_server() {
         replica.sync.connect().await?;
     }

@@ -8,17 +8,15 @@ use crate::args::{DeleteArgs, SaveArgs, UpdateArgs};
 use crate::deliver::{Done, DoneAll, deliver, deliver_all};
 use crate::failure::{Code, Failure, unusable};
 use crate::output::Printer;
+use crate::part::Part;
 use crate::read::{filtered, refresh};
 use crate::replica::{Meeting, OpenReplica, on_replica};
 
 pub(crate) async fn save(args: SaveArgs, out: Printer) -> Result<(), Failure> {
     let document = read_document(&args.document)?;
     on_replica(&args.replica, async |replica| {
-        let collection = replica.collection(&args.collection)?;
-        let saved = match &args.id {
-            Some(id) => collection.save_with_id(id, &document).await?,
-            None => collection.save(&document).await?,
-        };
+        let part = Part::of(replica, &args.collection, &args.scope)?;
+        let saved = part.save(args.id.as_deref(), &document).await?;
         deliver(replica, Done { done: "saved", collection: &args.collection, saved }, out).await
     })
     .await
@@ -52,7 +50,7 @@ pub(crate) async fn delete(args: DeleteArgs, out: Printer) -> Result<(), Failure
         let Some(id) = &id else {
             collection.subscribe().await?;
             refresh(replica, &name, out).await?;
-            let saved = filtered(&collection, &filter).delete().await?;
+            let saved = filtered(collection.query(), &filter).delete().await?;
             let count = saved.len();
             let fates = saved.iter().map(|saved| (1, saved.confirmed())).collect();
             let done = DoneAll { done: "deleted", collection: &name, count, unchanged: None };

@@ -19,6 +19,7 @@ mod reload;
 mod repair;
 mod rules;
 mod scenario;
+mod scopes;
 mod serve;
 mod shown;
 mod sign_out;
