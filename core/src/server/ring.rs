@@ -401,6 +401,14 @@ impl Ring {
         Some(before - self.bytes)
     }
 
+    /// Forgets the scopes without a change in the ring where they take more bytes than this. Returns the
+    /// number of bytes.
+    fn shrink(&mut self, most: usize) -> usize {
+        let quiet = self.scopes.shrink(most);
+        self.bytes -= quiet;
+        quiet
+    }
+
     /// Takes out all changes. Returns their size.
     fn clear(&mut self) -> usize {
         self.entries = VecDeque::new();
@@ -470,13 +478,13 @@ impl Rings {
         ring.entries.push_back(entry);
         ring.bytes += size;
         self.bytes += size;
-        let quiet = ring.scopes.shrink(self.limits.collection_bytes / 4);
-        ring.bytes -= quiet;
-        self.bytes -= quiet;
-        while ring.bytes > self.limits.collection_bytes
+        let most = self.limits.collection_bytes;
+        self.bytes -= ring.shrink(most / 4);
+        while ring.bytes > most
             && let Some(size) = ring.pop()
         {
-            self.bytes -= size;
+            // its scopes may be quiet from now on
+            self.bytes -= size + ring.shrink(most / 4);
         }
         self.by_age.remove(&ring.age);
         self.clock += 1;
@@ -539,6 +547,7 @@ impl Rings {
                 ring.entries.back().is_none_or(|entry| entry.seq <= ring.head),
                 "a ring's head",
             )?;
+            ensure(ring.bytes <= self.limits.collection_bytes, "a ring's limit")?;
             total += ring.bytes;
         }
         ensure(self.bytes == total, "the rings' bytes")?;

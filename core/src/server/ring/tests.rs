@@ -155,3 +155,16 @@ fn level_one_is_told_no_seq_and_whole_records_if_it_is_to_be() {
         holds(plain(whole, keeps_plain), [r#"{"a":1}"#, r#"{"a":1,"b":2}"#, r#"{"b":2}"#]);
     }
 }
+
+#[test]
+fn what_is_known_of_quiet_scopes_counts_to_the_limit_of_a_ring() {
+    let limits = RingLimits { collection_bytes: 600, ..RingLimits::default() };
+    let mut rings = Rings::new(limits);
+    for seq in 1..=20 {
+        let room = |n: u64| Scope::new(&"room".parse().unwrap(), &n.to_be_bytes());
+        let after = (0..seq % 5).map(|n| room(10 * seq + n)).collect();
+        let scopes = ScopeChange { before: Vec::new(), after, prev: None, entering: None };
+        rings.publish_one(&Published { scopes: Some(scopes.into()), ..published("a", seq) });
+        rings.check().unwrap();
+    }
+}
