@@ -119,6 +119,7 @@ impl Client {
             stream.postpone(retry_at);
         } else {
             stream.refuse(StreamError::new(&error.code, &error.message), retry_at);
+            stream.set_refused();
         }
         // writes go out without catching up first, and nothing vouches for their bases
         if stream.vouch() {

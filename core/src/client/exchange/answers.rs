@@ -13,7 +13,7 @@ use super::super::interface::{HttpAnswer, RequestId};
 use super::super::machine::Client;
 use super::super::plain::HelloFailure;
 use super::super::step::StepError;
-use super::super::stream::Phase;
+use super::super::stream::{Phase, Stream};
 use super::{ANSWER_BYTES, Asked, Exchange, HelloState, MOST_DECLINED, PUSH_BYTES, What};
 use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, ErrorMessage, ServerMessage, Welcome};
@@ -107,7 +107,8 @@ impl Client {
                     match self.turned_page(edit, collection, from, page) {
                         // another collection's page, say, to which a proxy has led
                         Err(StepError::Peer(text)) => {
-                            self.not_pulled_now(edit, collection, text);
+                            let error = ErrorMessage::new(ErrorCode::ServerError, text);
+                            self.not_pulled_now(edit, collection, error);
                             Ok(())
                         }
                         turned => turned,
@@ -116,7 +117,8 @@ impl Client {
                 // a portal's page, say
                 Err(error) => {
                     let text = format!("the answer to a pull can't be read: {error}");
-                    self.not_pulled_now(edit, collection, text);
+                    let error = ErrorMessage::new(ErrorCode::ServerError, text);
+                    self.not_pulled_now(edit, collection, error);
                     Ok(())
                 }
             },
@@ -382,7 +384,7 @@ impl Client {
                 self.in_reach(edit);
                 self.not_pulled(edit, collection, told);
             }
-            (What::Page { collection, .. }, _, _) if wait.is_none() => {
+            (What::Page { collection, .. }, _, told) if wait.is_none() => {
                 if let 400 | 404 | 405 | 501 = status {
                     // perhaps the server is an earlier version than it was: the next hello tells
                     self.peer.doubt_pulls();
@@ -391,7 +393,10 @@ impl Client {
                 if let 401 | 403 = status {
                     self.ask_for_token(edit, code_of(status), text.clone(), false);
                 }
-                self.not_pulled_now(edit, collection, text);
+                let code =
+                    told.map(|told| told.code).filter(|code| self.is_of_set(collection, code));
+                let code = code.unwrap_or(ErrorCode::ServerError);
+                self.not_pulled_now(edit, collection, ErrorMessage::new(code, text));
             }
             (What::Hello | What::Page { .. } | What::Push, _, _) => {
                 let cause = match what {
@@ -413,10 +418,21 @@ impl Client {
         }
     }
 
+    /// Returns `true` if an error says that the server can't serve the scopes that were pulled.
+    fn is_of_set(&self, collection: &Collection, code: &ErrorCode) -> bool {
+        *code == ErrorCode::InvalidMessage
+            && self.streams.get(collection).is_some_and(Stream::is_scoped)
+    }
+
     /// A collection can't be pulled now, be it because of the server or because of something on the
     /// way. The others go on, once it is known that the server is there.
-    fn not_pulled_now(&mut self, edit: &mut Edit<'_>, collection: &Collection, text: String) {
-        self.not_pulled(edit, collection, ErrorMessage::new(ErrorCode::ServerError, text));
+    fn not_pulled_now(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        error: ErrorMessage,
+    ) {
+        self.not_pulled(edit, collection, error);
         let Some(exchange) = &mut self.exchange else { return };
         exchange.troubled = true;
         exchange.declined += 1;

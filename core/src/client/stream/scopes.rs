@@ -140,11 +140,28 @@ impl Stream {
         }
     }
 
-    /// The scopes that nothing uses and that have to go for those that are used to fit.
+    /// The scopes that nothing uses and that have to go for those that are used to fit; all of them, if the
+    /// server can't serve the set: one of them may be why.
     pub(in super::super) fn superfluous_scopes(&self) -> Vec<NamedScope> {
         let held = self.row.set.as_ref().map_or(0, HeldSet::len);
-        let excess = (held + self.missing_scopes().count()).saturating_sub(MAX_SET);
-        self.scoping.idle.keys().take(excess).cloned().collect()
+        let excess = match self.is_set_invalid() {
+            true => held,
+            false => (held + self.missing_scopes().count()).saturating_sub(MAX_SET),
+        };
+        let used: BTreeSet<_> = self.used_scopes().collect();
+        let unused = self.scopes().filter(|scope| !used.contains(scope));
+        unused.take(excess).cloned().collect()
+    }
+
+    /// Returns `true` if the server has refused the set as one that it can't serve.
+    fn is_set_invalid(&self) -> bool {
+        let invalid = |error: &StreamError| error.code == ErrorCode::InvalidMessage;
+        self.error.as_deref().is_some_and(invalid)
+    }
+
+    /// The server has refused the whole set.
+    pub(in super::super) fn set_refused(&mut self) {
+        self.scoping.changed |= self.is_scoped();
     }
 
     /// Counts the time in which scopes of the set are unused and the collection is in step. Returns those
