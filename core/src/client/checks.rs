@@ -51,7 +51,7 @@ impl Client {
         (self.identity.confirmed, self.outbox.len(), self.rejected).hash(&mut hash);
         let rows = self.streams.iter().map(|(name, stream)| (name, &stream.row));
         rows.for_each(|(name, row)| {
-            (name, &row.cursor, &row.resume, row.figures.count).hash(&mut hash)
+            (name, &row.cursor, &row.resume, &row.set, row.figures.count).hash(&mut hash)
         });
         hash.finish()
     }
