@@ -286,8 +286,13 @@ impl ReaderView<'_> {
         limits: PageLimits,
     ) -> Result<(Content, Next), StoreError> {
         if self.head.seq > position.after && position.floor.is_some() {
-            let (changes, last, done) = self.changes_of_set(keys, &position, limits)?;
-            position.after = if done { self.head.seq } else { last };
+            let (mut changes, mut done) = (Vec::new(), false);
+            // a page that tells nothing would bring one no further who goes on from what it was told
+            while changes.is_empty() && !done {
+                let last;
+                (changes, last, done) = self.changes_of_set(keys, &position, limits)?;
+                position.after = if done { self.head.seq } else { last };
+            }
             if !changes.is_empty() || !done {
                 let next = if done && position.is_loaded() {
                     self.done_with_set(keys, &position)?
