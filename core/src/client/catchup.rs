@@ -166,6 +166,9 @@ impl Client {
                 self.mismatched(edit, collection);
                 return Ok(());
             }
+        } else if records.stream.row.set.is_some() && records.stream.row.behind {
+            // records that were held count for each scope that was loaded as well
+            records.recount(edit)?;
         }
         records.stream.caught_up(cursor);
         records.save(edit);
