@@ -1,5 +1,7 @@
 //! Schedules of events that no walk meets often enough: each is a schedule of its own on the
-//! server's rules.
+//! server's rules, or in a world.
+
+mod scopes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,6 +29,9 @@ pub const SCHEDULES: &[(&str, Schedule)] = &[
     ("a-rebuilt-store-vouches-for-no-cursor", a_rebuilt_store_vouches_for_no_cursor),
     ("a-rebuilt-store-may-lack-tombstones", a_rebuilt_store_may_lack_tombstones),
     ("a-patch-without-effect-is-no-conflict", a_patch_without_effect_is_no_conflict),
+    ("a-load-begins-anew-in-another-epoch", scopes::a_load_begins_anew_in_another_epoch),
+    ("an-undeclared-scope-goes-with-its-use", scopes::an_undeclared_scope_goes_with_its_use),
+    ("each-page-of-a-set-brings-it-further", scopes::each_page_of_a_set_brings_it_further),
 ];
 
 /// A catch-up is on its first page when the tombstones go that its second page needs: it begins

@@ -57,6 +57,7 @@ pub mod refusal;
 pub mod run;
 pub mod scenario;
 mod schedules;
+pub mod scoping;
 pub mod shrink;
 pub mod states;
 pub mod sweep;

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use synclayer_core::{
-    Access, Change, ClientConfig, Collection, Conflict, ConflictStrategy, Document, FieldWise,
-    Limits, OnServerLoss, Policy, Rate, RecordId, Resolver, ResolverFailure, ServerLimits, Token,
-    UserId,
+    Access, Asker, Change, ClientConfig, Collection, Conflict, ConflictStrategy, Document,
+    FieldWise, Limits, OnServerLoss, Policy, Rate, RecordId, Resolver, ResolverFailure,
+    ServerLimits, Token, UserId,
 };
 
 use crate::draw::{Draw, fold_into};
+use crate::scoping::{BARRED_ROOM, Scoping};
 use crate::world::{Way, WorldConfig};
 
 /// The strategies that a run can use.
@@ -156,6 +157,8 @@ pub struct Plan {
     pub units: usize,
     /// The thin links of the devices, where a run has some.
     pub thin: Option<Thin>,
+    /// The use of scopes, where a run has some.
+    pub scoping: Option<Scoping>,
 }
 
 /// Links that break behind a number of bytes, also when all else has healed. Each carries enough for
@@ -264,6 +267,7 @@ impl Plan {
             caps: Caps::default(),
             units: 0,
             thin: None,
+            scoping: None,
         };
         // some runs are little else than schedules, one upon the other
         if draw.one_in(6) {
@@ -326,6 +330,9 @@ impl Plan {
         // sums are counted by write
         let units = [0, 0, 3, 8][draw.below(4)];
         self.units = if self.strategy == Strategy::Sum { 0 } else { units };
+        // where sums are counted, everybody has to see them
+        let has_scopes = draw.one_in(4) && self.strategy != Strategy::Sum;
+        self.scoping = has_scopes.then(|| Scoping::draw(draw));
     }
 
     /// The plan at the head of a run's bytes.
@@ -377,6 +384,9 @@ impl Plan {
             config.keep_for =
                 (self.keep_seconds > 0).then(|| Duration::from_secs(self.keep_seconds as u64));
             config.on_server_loss = self.on_loss[device];
+            if let Some(scoping) = &self.scoping {
+                scoping.configure(device, &mut config);
+            }
             config
         };
         let mut config = WorldConfig::of(0, &collections());
@@ -391,6 +401,7 @@ impl Plan {
         config.clocks = self.clocks.to_vec();
         config.shared = self.shared;
         config.policy = rights.clone();
+        config.scopes = self.scoping.map(|_| Scoping::keys()).unwrap_or_default();
         if self.rate_limit > 0 {
             let per_second = u32::try_from(self.rate_limit).unwrap_or(5);
             let rate = Rate { per_second, burst: 2 * per_second };
@@ -414,13 +425,13 @@ impl Caps {
     }
 }
 
-/// The rights in a run: guests may be kept from writing, from a collection, and from seeing
+/// The rights in a run: guests may be kept from writing, from a collection and a scope, and from seeing
 /// records with a field `hidden`.
 #[derive(Debug, Default)]
 pub struct Rights {
     /// True if guests may not write.
     pub guests_read_only: AtomicBool,
-    /// True if guests may not read `notes`.
+    /// True if guests may not read `notes`, nor one of the rooms.
     pub guests_barred: AtomicBool,
     /// True if guests see no hidden records.
     pub partial: bool,
@@ -437,6 +448,19 @@ impl Policy for Rights {
             return Access::None;
         }
         if self.partial && is_guest(user) { Access::Some } else { Access::All }
+    }
+
+    fn access_to_scope(
+        &self,
+        by: &Asker<'_>,
+        collection: &Collection,
+        parts: &[(String, String)],
+    ) -> Access {
+        let barred = self.guests_barred.load(Ordering::Relaxed) && is_guest(by.user);
+        match parts {
+            [(part, value)] if barred && part == "room" && value == BARRED_ROOM => Access::None,
+            _ => self.access(by, collection),
+        }
     }
 
     fn read_record(

@@ -15,9 +15,12 @@ use std::time::Duration;
 use synclayer_core::{ConnId, ErrorCode, Event, EventKind, MemoryClientStore};
 
 use crate::draw::{Draw, HEADER, STEP};
-use crate::guarantees::{Known, Ledger, bounded, hot, read_your_writes};
+use crate::guarantees::{
+    Known, Ledger, bounded, hot, read_your_writes, watchers_show_what_is_held,
+};
 use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Rights, Strategy, collections};
+use crate::scoping::filter;
 use crate::world::{Backup, Move, Waking, World};
 
 /// The outcome of a run.
@@ -110,6 +113,9 @@ impl Run {
             let user = plan.users.then_some("owner");
             world.add_plain(user);
             world.add_plain(user);
+            if plan.scoping.is_some() {
+                world.add_plain_with(user, filter());
+            }
         }
         let ledger = Ledger::new(&plan);
         let (backup, other, copy) = (None, None, None);
@@ -127,6 +133,10 @@ impl Run {
                 let read = read_your_writes(&self.ledger, &self.world, device);
                 self.ledger.keep(Invariant::ReadYourWrites, read)?;
                 self.ledger.keep(Invariant::Bounded, bounded(&self.world))?;
+                for collection in collections() {
+                    let shown = watchers_show_what_is_held(&self.world, device, &collection);
+                    self.ledger.keep(Invariant::Watchers, shown)?;
+                }
             }
         }
         self.converge()
@@ -202,12 +212,15 @@ impl Run {
         self.healed = true;
         self.world.heal();
         self.restart_halted();
-        if self.plan.subscriptions < collections().len() {
-            self.world.allow_subscriptions(collections().len());
+        // each scope counts as one
+        let needed = if self.plan.scoping.is_some() { 64 } else { collections().len() };
+        if self.plan.subscriptions < needed {
+            self.world.allow_subscriptions(needed);
         }
         if self.plan.caps.clients.is_some() {
             self.world.allow_clients();
         }
+        self.world.build_scopes();
         if let Some(way) = self.plan.sockets_at_last {
             for device in self.world.devices.iter_mut().filter(|device| device.config.http) {
                 device.sockets = way;
@@ -215,9 +228,12 @@ impl Run {
         }
         for device in 0..self.world.devices.len() {
             for collection in collections() {
-                self.world.subscribe(device, &collection, true);
+                if !self.world.devices[device].may_hold_scopes(&collection) {
+                    self.world.subscribe(device, &collection, true);
+                }
             }
         }
+        self.use_scopes_at_last();
         // an app whose rights have come back asks again for what was refused
         for device in 0..self.world.devices.len() {
             if self.world.devices[device].is_refused() {
@@ -368,6 +384,8 @@ impl Run {
         } else if is(of_fault(rates.sweep)) {
             let retention = Duration::from_millis(draw.below(60_000) as u64);
             self.world.sweep(retention, draw.within(1, 20));
+        } else if is(self.plan.scoping.map_or(0, |scoping| scoping.rate)) {
+            self.change_scopes(draw);
         } else if is(of_fault(rates.restore)) {
             self.end_groups()?;
             self.restore(draw)?;
@@ -377,6 +395,8 @@ impl Run {
             let wanted = draw.below(2) == 0;
             if draw.one_in(2) {
                 self.world.ask_synced(device);
+            } else if self.world.devices[device].may_hold_scopes(collection) {
+                self.change_scopes(draw);
             } else if self.plan.keep_seconds > 0 && !wanted {
                 self.world.release(device, collection);
             } else {

@@ -1,6 +1,8 @@
 //! Directed schedules: orders of events that chance alone seldom finds. Each is drawn with its own
 //! details, and is played in the middle of whatever else goes on.
 
+mod scopes;
+
 use std::time::Duration;
 
 use crate::draw::Draw;
@@ -34,6 +36,9 @@ impl Run {
     pub(crate) fn schedule(&mut self, draw: &mut Draw<'_>) -> Result<(), String> {
         if self.sums() || self.world.devices.len() < 2 {
             return Ok(());
+        }
+        if self.plan.scoping.is_some() && draw.below(2) == 1 {
+            return self.schedule_of_scopes(draw);
         }
         let which = draw.below(20);
         let hero = self.device(draw);

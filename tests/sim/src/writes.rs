@@ -9,6 +9,7 @@ use crate::guarantees::{STRANGER, Write, is_permanent};
 use crate::invariants::Invariant;
 use crate::plan::collections;
 use crate::run::Run;
+use crate::scoping::Scoping;
 use crate::world::{Place, document, record};
 
 /// An app's write to a record.
@@ -32,6 +33,8 @@ pub(crate) enum AppWrite {
     Hide,
     /// Writes what nobody may write.
     Forbidden,
+    /// Moves it between scopes.
+    Move,
 }
 
 const KINDS: [AppWrite; 12] = [
@@ -71,6 +74,8 @@ impl Run {
         let burst = if draw.one_in(12) { draw.within(2, 12) } else { 1 };
         for _ in 0..burst {
             let kind = KINDS[draw.below(KINDS.len())];
+            let moves = self.plan.scoping.is_some() && draw.one_in(3);
+            let kind = if moves { AppWrite::Move } else { kind };
             let forbids = kind == AppWrite::Forbidden && !draw.one_in(4);
             self.write(device, &place, if forbids { AppWrite::Hot } else { kind })?;
         }
@@ -105,7 +110,12 @@ impl Run {
                 .plan
                 .thin
                 .map_or_else(String::new, |thin| format!(r#","pad":"{}""#, "x".repeat(thin.pad)));
-            let json = format!(r#"{{"hot":[0,{n}],"t{n}":{n}{pad}}}"#);
+            let fields = match self.plan.scoping {
+                Some(_) => Scoping::fields(n).0,
+                None => String::new(),
+            };
+            let comma = if fields.is_empty() { "" } else { "," };
+            let json = format!(r#"{{"hot":[0,{n}],"t{n}":{n}{pad}{comma}{fields}}}"#);
             let made = world.save(device, collection, id, &json);
             return self.enter(write, made);
         };
@@ -155,6 +165,12 @@ impl Run {
                     let mut log = crate::plan::tokens_in(view.text("log").unwrap_or("[]"));
                     log.push(n.to_string());
                     update(world, format!(r#"{{"log":[{}]}}"#, log.join(",")), &[])
+                }
+                AppWrite::Move => {
+                    let (fields, unset) = Scoping::fields(n);
+                    let fields = if fields.is_empty() { "\"room\":1".into() } else { fields };
+                    write.unique = true;
+                    update(world, format!(r#"{{{fields},"t{n}":{n}}}"#), &unset)
                 }
                 AppWrite::Flag if view.text("flag").is_some() => {
                     update(world, "{}".into(), &["flag"])
@@ -238,12 +254,12 @@ impl Run {
 
     /// A level-1 program does something.
     pub(crate) fn plain(&mut self, draw: &mut Draw<'_>) {
-        let plain = draw.below(2);
+        let plain = draw.below(self.world.plains.len());
         if !self.world.is_plain_connected(plain) {
             return self.world.connect_plain(plain);
         }
-        // the other one only reads
-        if plain == 0 {
+        // the others only read
+        if plain != 1 {
             return;
         }
         let place = self.place(draw);
@@ -272,6 +288,10 @@ impl Run {
                 self.world.rest(user, "POST", &format!("/sync/{collection}"), &body);
             }
             2 if changeable && self.plan.deletes => self.world.rest(user, "DELETE", &one, ""),
+            3 if self.plan.scoping.is_some() => {
+                let target = format!("/sync/{collection}?scope[room]=1&limit=5");
+                self.world.rest(user, "GET", &target, "");
+            }
             3 => self.world.rest(user, "GET", &format!("/sync/{collection}?limit=5"), ""),
             4 => {
                 let body = format!(r#"{{"delta":{{"hot":[0,{n}]}},"baseVersion":{}}}"#, n % 9);

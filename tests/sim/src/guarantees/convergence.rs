@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::{Collection, Document, RecordId};
+use synclayer_core::{Collection, CollectionStatus, Document, NamedScope, RecordId, ScopeStanding};
 
-use crate::world::{World, without_nulls};
+use crate::world::{Device, World, is_held, lies_in, without_nulls};
 
 /// **Convergence:** when writes stop and the network heals, every replica holds the server's state,
 /// and its checksum proves it.
@@ -21,21 +21,44 @@ pub fn convergence(world: &World) -> Result<(), String> {
             let held: BTreeMap<_, _> =
                 records.into_iter().map(|record| (record.id, record.document)).collect();
             let user = device.config.token.as_ref().map(|token| token.reveal());
-            let may_see = may_see(world, user, collection, &server);
+            let mut may_see = may_see(world, user, collection, &server);
+            let status = device.replica.status();
+            let status = &status.collections[collection];
+            may_see.retain(|_, record| is_held(status, record));
             if held != may_see {
                 return Err(format!(
                     "device {index} holds {held:?} of {collection}, the server {may_see:?}"
                 ));
             }
-            let status = &device.replica.status().collections[collection];
+            scopes_are_loaded(device, collection, status)
+                .map_err(|what| format!("device {index}: {what}"))?;
             let same = |count, checksum| (status.count, status.checksum) == (count, checksum);
             if head.is_some_and(|head| !same(head.count, head.checksum))
                 && may_see == server
+                && status.scopes.is_none()
                 && !is_partial(world, user, collection)
             {
                 return Err(format!("device {index} has another checksum"));
             }
         }
+    }
+    Ok(())
+}
+
+/// All that its app uses is loaded, and nothing else is on its way.
+fn scopes_are_loaded(
+    device: &Device,
+    collection: &Collection,
+    status: &CollectionStatus,
+) -> Result<(), String> {
+    use ScopeStanding::{Loaded, Refused};
+    let Some(set) = &status.scopes else { return Ok(()) };
+    let lacks = |scope: &&NamedScope| set.get(*scope) != Some(&Loaded);
+    if let Some(lacking) = device.used_scopes(collection).find(lacks) {
+        return Err(format!("{lacking} of {collection} is used, and not loaded: {set:?}"));
+    }
+    if set.values().any(|standing| !matches!(standing, Loaded | Refused)) {
+        return Err(format!("of {collection} there are {set:?} at rest"));
     }
     Ok(())
 }
@@ -74,7 +97,10 @@ pub fn plain_readers_follow(world: &World) -> Result<(), String> {
             continue;
         }
         for collection in &plain.mirrored {
-            let server = world.server_records(collection);
+            let mut server = world.server_records(collection);
+            if let Some((_, scope)) = &plain.filter {
+                server.retain(|_, record| lies_in(scope, record));
+            }
             let of = plain.held.iter().filter(|(place, _)| place.0 == *collection);
             let held: Vec<_> = of.map(|(place, d)| (&place.1, without_nulls(d))).collect();
             let there: Vec<_> = server.iter().map(|(id, d)| (id, without_nulls(d))).collect();

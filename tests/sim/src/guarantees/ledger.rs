@@ -379,6 +379,13 @@ impl Ledger {
         true
     }
 
+    /// Returns `true` if a value in the contested field is the device's own, and the record may have gone
+    /// out of its sight since.
+    pub(super) fn wrote_out_of_sight(&self, device: usize, found: u64) -> bool {
+        let own = |write: &Write| self.is_own(device, write.device);
+        self.plan.scoping.is_some() && self.write(found).is_some_and(own)
+    }
+
     /// Returns `true` if a strategy had decided about a write of the device that left this value as it
     /// was, and which was refused.
     fn is_beneath_refused(&self, device: usize, token: u64) -> bool {

@@ -50,7 +50,8 @@ pub use order::in_order;
 pub use units::all_or_none;
 pub use updates::no_lost_update;
 pub use watchers::{
-    read_your_writes, watchers_are_told_so, watchers_end_at_the_truth, watchers_show_what_was,
+    read_your_writes, watchers_are_told_so, watchers_end_at_the_truth, watchers_show_what_is_held,
+    watchers_show_what_was,
 };
 
 use order::appended_in_order;

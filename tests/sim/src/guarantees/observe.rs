@@ -1,6 +1,6 @@
 //! Events of a world, taken into the ledger as the run goes.
 
-use synclayer_core::{Event, EventKind, Fate, FateId, WriteId};
+use synclayer_core::{Event, EventKind, Fate, FateId, WriteId, WriteKind};
 
 use crate::guarantees::deletes::{deletes_stay_deleted, nothing_is_resurrected};
 use crate::guarantees::durability::{
@@ -13,7 +13,7 @@ use crate::guarantees::order::{in_order, in_the_first_place};
 use crate::guarantees::times::{fields_keep_their_times, points_of};
 use crate::guarantees::units::{all_or_none, held_whole};
 use crate::guarantees::updates::no_lost_update;
-use crate::guarantees::{hot, new_tokens};
+use crate::guarantees::{hot, new_tokens, tokens};
 use crate::invariants::Invariant;
 use crate::world::{Committed, Device, Owner, Place, World};
 
@@ -253,8 +253,24 @@ impl Ledger {
         self.keep(Invariant::TrueFates, self.fates_hold(committed, device))?;
         self.keep(Invariant::NoLostUpdate, no_lost_update(self, committed, device))?;
         self.keep(Invariant::DeletesStayDeleted, deletes_stay_deleted(self, committed, device))?;
+        self.replace_own(committed, device);
         self.mark_applied(committed);
         Ok(())
+    }
+
+    /// A device has made a record anew that had gone out of its sight: what it had written there itself is
+    /// replaced, as it was told to.
+    fn replace_own(&mut self, committed: &Committed, device: usize) {
+        if self.plan.scoping.is_none() || committed.kind != WriteKind::Insert {
+            return;
+        }
+        let after = tokens(committed.after.as_ref());
+        let lost = tokens(committed.before.as_ref()).into_iter().filter(|it| !after.contains(it));
+        for token in lost.collect::<Vec<_>>() {
+            if self.write(token).is_some_and(|write| self.is_own(device, write.device)) {
+                self.writes[token as usize - 1].forgotten = true;
+            }
+        }
     }
 
     pub(super) fn fates_hold(&self, committed: &Committed, device: usize) -> Result<(), String> {

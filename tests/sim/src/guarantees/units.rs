@@ -93,7 +93,9 @@ fn half_shown(
         let Some(write) = ledger.write(*token) else { return Ok(()) };
         let (collection, id) = &write.place;
         let is_live = status.collections.get(collection).is_some_and(|it| it.live);
-        if write.device == device || !is_live || !is_permanent(id) {
+        // half of them may lie outside of what is held
+        let in_part = this.may_hold_scopes(collection);
+        if write.device == device || !is_live || !is_permanent(id) || in_part {
             return Ok(());
         }
         let record = this.replica.get(collection, id).map_err(|error| error.message)?;

@@ -1,13 +1,13 @@
 //! **Read your writes**, and what watchers are shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use synclayer_core::{Collection, CollectionStatus, RecordChange, RecordId};
 
 use crate::guarantees::deletes::losses_are_decided;
 use crate::guarantees::ledger::Ledger;
 use crate::invariants::Invariant;
-use crate::world::World;
+use crate::world::{World, is_held};
 
 impl Ledger {
     /// An app takes what a watcher has to show.
@@ -59,7 +59,8 @@ impl Ledger {
         if now != *shown {
             return Err(format!("a watcher of device {device} is shown {now:?}, told {shown:?}"));
         }
-        watchers_show_what_was(world, device, collection)
+        watchers_show_what_was(world, device, collection)?;
+        watchers_show_what_is_held(world, device, collection)
     }
 }
 
@@ -84,6 +85,10 @@ pub fn read_your_writes(ledger: &Ledger, world: &World, device: usize) -> Result
             continue;
         }
         if write.device != device || write.wiped || !write.unique || !write.must_survive() {
+            continue;
+        }
+        // taken by the server, it may lie outside of the scopes that are held
+        if write.applied && world.devices[device].may_hold_scopes(&write.place.0) {
             continue;
         }
         let view = world.view(device, &write.place.0, &write.place.1);
@@ -128,6 +133,49 @@ pub fn watchers_show_what_was(
                 "device {device} shows {} as {} at seq {}, where it was {then:?}",
                 record.id, record.document, cursor.seq
             ));
+        }
+    }
+    Ok(())
+}
+
+/// All of that is there which is said to be in step: each record that lay in what is held when the server's head
+/// was where the collection's cursor is, but for what has left it since, or waits to; and nothing else is
+/// shown, but what waits.
+///
+/// # Errors
+/// Names the record that is missing, or shown although it lies outside.
+pub fn watchers_show_what_is_held(
+    world: &World,
+    device: usize,
+    collection: &Collection,
+) -> Result<(), String> {
+    let this = &world.devices[device];
+    let status = this.replica.status();
+    if status.halted.is_some() || this.config.user == "guest" || this.shared > 0 {
+        return Ok(());
+    }
+    let in_step = |of: &&CollectionStatus| of.live || !of.from_cache && !of.catching_up;
+    let Some(status) = status.collections.get(collection).filter(in_step) else { return Ok(()) };
+    let Some(cursor) = &status.cursor else { return Ok(()) };
+    let Some(history) = world.histories().of(&cursor.epoch) else { return Ok(()) };
+    let shown = this.replica.get_all(collection).map_err(|error| error.message)?;
+    if let Some(outside) =
+        shown.iter().find(|record| !record.pending && !is_held(status, &record.document))
+    {
+        let held = status.scopes.as_ref();
+        return Err(format!("device {device} shows {outside:?}, which lies outside of {held:?}"));
+    }
+    let shown: BTreeSet<_> = shown.into_iter().map(|record| record.id).collect();
+    let waiting = this.replica.pending().map_err(|error| error.message)?;
+    for (id, document) in history.all_at(collection, cursor.seq) {
+        let place = (collection.clone(), id.clone());
+        let is_there = shown.contains(id) || !is_held(status, document);
+        let waits = waiting.iter().any(|it| it.collection == *collection && it.record_id == *id);
+        let has_left = history
+            .states_since(&place, cursor.seq)
+            .any(|state| state.is_none_or(|state| !is_held(status, state)));
+        if !is_there && !waits && !has_left {
+            return Err(format!("device {device} lacks {id} of {collection} at {cursor:?}"));
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use super::{Place, World, document};
 
 impl World {
     pub(super) fn watch_all(&mut self, device: usize) {
-        for collection in self.devices[device].config.collections.clone() {
+        for collection in self.devices[device].collections() {
             let mut actions = Vec::new();
             let this = &mut self.devices[device];
             if let Ok(watch) = this.replica.watch(&collection, &mut actions) {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, CommitNumber, ConnId, DatabaseId, Disconnect, Event,
-    EventKind, Fate, FateId, Input, Level, MemoryClientStore, Mono, NetAction, Now, Replica,
-    StoreError, SyncId, SyncOutcome, Transport, WatchId,
+    EventKind, Fate, FateId, Input, Level, MemoryClientStore, Mono, NamedScope, NetAction, Now,
+    Replica, ScopeStanding, StoreError, SyncId, SyncOutcome, Transport, WatchId,
 };
 
 use crate::invariants::Invariant;
@@ -19,6 +19,7 @@ use super::http::{CallId, Way};
 use super::link::{Link, Owner};
 use super::middlebox::{Middlebox, ToNotice};
 use super::queries::AppQuery;
+use super::scopes::Used;
 use super::thin::Places;
 
 /// One replica with its disk, its clocks and its end of the network.
@@ -108,6 +109,10 @@ pub struct Device {
     pub restored: bool,
     /// `true` if its app has decided about a loss.
     pub decided: bool,
+    /// The scopes that its app uses.
+    pub(super) used: Used,
+    /// The last that was known of the scopes that it holds.
+    pub(super) standings: BTreeMap<Collection, Option<BTreeMap<NamedScope, ScopeStanding>>>,
 }
 
 impl Device {
@@ -213,7 +218,10 @@ impl World {
             lost_writes_by_socket: false,
             database: None,
             decided: false,
+            used: BTreeMap::new(),
+            standings: BTreeMap::new(),
         });
+        self.devices[index].start_with_scopes();
         self.know_client(index);
         self.carry_out(index, actions);
         self.watch_all(index);
@@ -284,6 +292,7 @@ impl World {
         this.database = None;
         (this.rests_until, this.sockets_rest_until) = (None, None);
         this.acked_at = CommitNumber(0);
+        this.start_with_scopes();
         self.orphan_calls(device);
         self.carry_out(device, actions);
         self.watch_all(device);
@@ -343,6 +352,7 @@ impl World {
             );
         }
         self.take_queries(device);
+        self.count_scopes(device);
         self.carry_out(device, actions);
         if halted != self.devices[device].has_halted() {
             self.fail(Invariant::Contract, format!("device {device} has stopped, and did not say"));
@@ -363,6 +373,7 @@ impl World {
                 }
                 Action::Net(NetAction::Send { conn, frame }) => {
                     self.fold(&frame);
+                    self.count_said(&frame);
                     let this = &mut self.devices[device];
                     this.sent.push((frame.clone(), this.replica.durable()));
                     if let Some(link) = self.link_of(device, conn)

@@ -68,6 +68,25 @@ impl History {
             || later.into_iter().any(|(_, s)| s.as_ref() == Some(state))
     }
 
+    /// Returns the states of a record since its collection's head was at a seq, that one excluded.
+    pub fn states_since(&self, place: &Place, seq: Seq) -> impl Iterator<Item = Option<&Document>> {
+        let states = self.states.get(place).into_iter().flatten();
+        states.filter(move |(at, _)| *at > seq).map(|(_, state)| state.as_ref())
+    }
+
+    /// Returns the states to which the records of a collection changed behind one seq, up to another.
+    pub fn changes_between(
+        &self,
+        collection: &Collection,
+        [from, to]: [Seq; 2],
+    ) -> impl Iterator<Item = (&Place, Option<&Document>)> {
+        let of = self.states.iter().filter(move |(place, _)| place.0 == *collection);
+        of.flat_map(move |(place, states)| {
+            let between = states.iter().filter(move |(at, _)| from < *at && *at <= to);
+            between.map(move |(_, state)| (place, state.as_ref()))
+        })
+    }
+
     /// The records of a collection as they were at a seq.
     #[must_use]
     pub fn all_at(&self, collection: &Collection, seq: Seq) -> BTreeMap<&RecordId, &Document> {

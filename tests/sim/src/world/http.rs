@@ -84,6 +84,7 @@ impl World {
         self.fold(request.method.as_bytes());
         self.fold(request.path.as_bytes());
         self.fold(request.body.as_deref().unwrap_or_default());
+        self.count_said(request.body.as_deref().unwrap_or_default());
         self.next_call += 1;
         let (id, now) = (CallId(self.next_call), self.now.mono);
         // in a group the machine may have got a WebSocket since
@@ -163,6 +164,7 @@ impl World {
     /// The server has an answer to a call.
     pub(super) fn reply(&mut self, id: CallId, reply: Reply) {
         self.fold_reply(&reply);
+        self.count_said(&reply.body);
         let Reply { status, headers, body } = reply;
         let wait = headers.iter().find(|(name, _)| *name == "retry-after");
         let retry_after = wait.and_then(|(_, value)| value.parse().ok()).map(Duration::from_secs);

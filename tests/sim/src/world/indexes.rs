@@ -26,7 +26,8 @@ impl World {
         if drawn.is_multiple_of(3) {
             return config;
         }
-        for collection in config.collections.clone() {
+        let by_scopes = config.scopes.keys();
+        for collection in config.collections.iter().chain(by_scopes).cloned().collect::<Vec<_>>() {
             let declared = INDEXES.iter().enumerate().filter(|(at, _)| drawn >> (8 + at) & 1 == 1);
             let declared = declared.map(|(_, text)| text.parse::<Index>().expect("an index"));
             config.indexes.insert(collection, declared.collect());

@@ -23,6 +23,7 @@ mod plain;
 mod queries;
 mod rest;
 mod restarts;
+mod scopes;
 mod server;
 mod synced;
 mod thin;
@@ -34,8 +35,8 @@ use std::sync::Arc;
 use synclayer_core::testing::{Checked, InspectHub, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     AllowAll, ClientConfig, ClientId, Collection, ConnId, Document, Event, EventKind, Limits,
-    MemoryClientStore, Mono, Now, Policy, RecordId, Reply, RingLimits, ServerLimits, Session,
-    Timestamp, UserId,
+    MemoryClientStore, Mono, Now, Policy, RecordId, Reply, RingLimits, ScopeKey, ServerLimits,
+    Session, Timestamp, UserId,
 };
 
 use crate::draw::fold_into;
@@ -52,6 +53,7 @@ pub use http::{CallId, Way};
 pub use link::Owner;
 pub use middlebox::{Middlebox, Waking};
 pub use plain::{Plain, without_nulls};
+pub use scopes::{is_held, lies_in};
 pub use server::{Backup, CommitFate};
 
 /// The layout of a world.
@@ -68,6 +70,8 @@ pub struct WorldConfig {
     pub limits: ServerLimits,
     /// The capacity of the server's rings.
     pub ring: RingLimits,
+    /// The scope keys that the server declares.
+    pub scopes: BTreeMap<Collection, Vec<ScopeKey>>,
     /// The server's permissions.
     pub policy: Arc<dyn Policy>,
     /// The number of bytes that may be in transit down a new connection, by turns.
@@ -94,6 +98,7 @@ impl WorldConfig {
             clients: vec![client; replicas],
             limits: ServerLimits::default(),
             ring: RingLimits::default(),
+            scopes: BTreeMap::new(),
             policy: Arc::new(AllowAll),
             capacities: vec![1 << 16],
             carried: None,

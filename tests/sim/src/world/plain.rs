@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
-use synclayer_core::{Change, Collection, ConnId, Document, HubInput, Identity, Limits, WriteKind};
+use synclayer_core::{
+    Change, Collection, ConnId, Document, HubInput, Identity, Limits, NamedScope, WriteKind,
+};
 
 use crate::invariants::Invariant;
 
@@ -27,11 +29,26 @@ pub struct Plain {
     user: Option<String>,
     /// `true` if it puts what an update pushes in the place of the record.
     replaces: bool,
+    /// The scope to which it narrows what it reads, and the filter that says so.
+    pub filter: Option<(&'static str, NamedScope)>,
 }
 
 impl World {
     /// Adds a level-1 program. Returns its index.
     pub fn add_plain(&mut self, user: Option<&str>) -> usize {
+        self.add(user, None)
+    }
+
+    /// Adds a level-1 program that reads one scope of each collection. Returns its index.
+    pub fn add_plain_with(
+        &mut self,
+        user: Option<&str>,
+        filter: (&'static str, NamedScope),
+    ) -> usize {
+        self.add(user, Some(filter))
+    }
+
+    fn add(&mut self, user: Option<&str>, filter: Option<(&'static str, NamedScope)>) -> usize {
         self.plains.push(Plain {
             held: BTreeMap::new(),
             mirrored: BTreeSet::new(),
@@ -40,6 +57,7 @@ impl World {
             conn: None,
             user: user.map(str::to_owned),
             replaces: self.config.ring.plain_whole,
+            filter,
         });
         self.plains.len() - 1
     }
@@ -67,9 +85,11 @@ impl World {
         (this.has_written, this.was_refused) = (false, false);
         this.held.clear();
         this.mirrored.clear();
+        let filter = this.filter.as_ref().map(|(filter, _)| format!(r#","filter":{filter}"#));
+        let filter = filter.unwrap_or_default();
         for collection in self.config.collections.clone() {
             for kind in ["subscribe", "sync"] {
-                let frame = format!(r#"{{"type":"{kind}","collection":"{collection}"}}"#);
+                let frame = format!(r#"{{"type":"{kind}","collection":"{collection}"{filter}}}"#);
                 self.say_plain(plain, frame);
             }
         }

@@ -35,7 +35,7 @@ impl World {
             Predicate::parse(r#"{"field": "flag", "exists": true}"#).expect("a condition");
         let this = &mut self.devices[device];
         this.queries.clear();
-        for collection in this.config.collections.clone() {
+        for collection in this.collections() {
             for query in [window.clone(), first.clone(), with_field.clone()] {
                 // an app that can't read begins again when its store is sound
                 let Ok(watch) = this.replica.watch_query(&collection, None, query, &mut Vec::new())

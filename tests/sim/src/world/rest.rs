@@ -146,7 +146,7 @@ impl World {
             let status = device.replica.status();
             let live = |c: &Collection| status.collections.get(c).is_some_and(|c| c.live);
             let polls = !device.has_socket();
-            status.pending_writes == 0 && (polls || device.config.collections.iter().all(live))
+            status.pending_writes == 0 && (polls || device.collections().iter().all(live))
         })
     }
 

@@ -122,6 +122,7 @@ impl World {
         let context = self.server.hub.context(now);
         let decision = begin.decide(&self.store.rows, context).expect("the rows can be read");
         self.store.rows.apply(decision.batch);
+        self.declare_scopes();
         let after = database_of(&self.store.rows).expect("the rows can be read");
         if before.is_some_and(|before| after.as_ref() != Some(&before)) {
             let what = "an opening made the server's another database".into();

@@ -368,6 +368,7 @@ impl World {
                         link.down.push_back(frame.clone());
                     }
                     self.fold(&frame);
+                    self.count_said(&frame);
                 }
                 HubAction::Close { conn, code, reason } => {
                     self.lose_server_end(conn);

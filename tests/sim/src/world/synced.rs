@@ -1,9 +1,12 @@
 //! Calls of `synced`, and whether their answers are true; collections that the server refuses.
 #![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
-use synclayer_core::{Collection, Command, ErrorCode, Event, EventKind, SyncId, SyncOutcome};
+use synclayer_core::{
+    Collection, CollectionStatus, Command, Document, ErrorCode, Event, EventKind, Seq, SyncId,
+    SyncOutcome,
+};
 
-use super::{Device, World};
+use super::{Device, World, is_held};
 use crate::invariants::Invariant;
 
 impl Device {
@@ -71,7 +74,13 @@ impl World {
                 continue;
             };
             let reached = known.cursor.as_ref().map(|cursor| cursor.seq.0);
-            if reached.is_none_or(|reached| reached < *head) {
+            let is_behind = match reached {
+                Some(reached) if known.scopes.is_some() => {
+                    self.has_news(collection, known, [reached, *head])
+                }
+                reached => reached.is_none_or(|reached| reached < *head),
+            };
+            if is_behind {
                 return Some(format!(
                     "synced of device {device} is Ok, and it knows {collection} up to {reached:?} \
                      of {head}"
@@ -79,6 +88,20 @@ impl World {
             }
         }
         None
+    }
+
+    /// Returns `true` if what is held of a collection has changed behind one seq, up to another.
+    fn has_news(
+        &self,
+        collection: &Collection,
+        known: &CollectionStatus,
+        [from, to]: [u64; 2],
+    ) -> bool {
+        let history = self.store.histories.present();
+        let is_in = |record: &Document| is_held(known, record);
+        history.changes_between(collection, [Seq(from), Seq(to)]).any(|(place, state)| {
+            state.is_some_and(is_in) || history.at(place, Seq(from)).is_some_and(is_in)
+        })
     }
 
     /// The server has lost changes: nobody need hold them.
