@@ -487,8 +487,8 @@ impl Session {
         frame.into()
     }
 
-    /// The ring has moved on: the acks due so far go out of place, and the client is told that the
-    /// collection catches up from the store.
+    /// The ring has moved on: the client is told that the collection catches up from the store, and the
+    /// acks due so far go out of place. Behind that, since they may show a part of a transaction.
     pub(super) fn fall_behind(
         &mut self,
         collection: &Collection,
@@ -500,7 +500,6 @@ impl Session {
         subscription.progress = Progress::CatchingUp(Box::new(subscription.behind(at)));
         let (set, refused) = subscription.numbered();
         let (partial, rights) = (subscription.is_partial(), subscription.sight.rights());
-        self.release(cx);
         if self.level() == Level::Resumable {
             let subscribed = ServerMessage::Subscribed {
                 collection: collection.clone(),
@@ -514,5 +513,6 @@ impl Session {
             };
             self.send_message(&subscribed, cx);
         }
+        self.release(cx);
     }
 }

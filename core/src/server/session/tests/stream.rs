@@ -190,7 +190,7 @@ fn a_cursor_below_the_horizon_gets_a_snapshot_at_every_page() {
 }
 
 #[test]
-fn a_session_that_falls_behind_says_so_after_the_acks_that_are_due() {
+fn a_session_that_falls_behind_says_so_before_the_acks_that_this_frees() {
     let mut world = World::new();
     world.connect_resumable(1);
     world.subscribe(1, None);
@@ -207,9 +207,9 @@ fn a_session_that_falls_behind_says_so_after_the_acks_that_are_due() {
     assert_eq!(
         world.took(1),
         [
+            "subscribed delta count ? head 2",
             "ack 1 echo insert r {\"a\":1} @2",
             "error CONFLICT 2 insert x {} @1",
-            "subscribed delta count ? head 2",
         ]
     );
     world.settle();

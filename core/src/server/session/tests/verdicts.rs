@@ -554,8 +554,8 @@ fn a_barrier_waits_for_verdicts_that_the_ring_knows_nothing_of() {
     assert_eq!(
         world.took(1),
         [
-            "error CONFLICT 1 insert r {} @1",
             "subscribed delta count ? head 1",
+            "error CONFLICT 1 insert r {} @1",
             "insert r {} @1",
             "synced e1 1 count 1",
             "pong",
