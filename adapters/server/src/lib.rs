@@ -34,6 +34,8 @@
 //!
 //! # Rights
 //!
+//! By [`Rules`], which are expressions (see the [guide](guide::rules)), or by a [`Policy`] in Rust:
+//!
 //! ```
 //! use std::sync::Arc;
 //!
@@ -90,6 +92,7 @@ mod connection;
 mod embedded;
 mod fairness;
 mod feed;
+pub mod guide;
 mod host;
 mod jwt;
 mod local;

@@ -19,7 +19,7 @@ pub use self::limits::PageLimits;
 pub use self::query::{FoundRecord, HttpQuery};
 use self::scope::{NoScope, ScopeAt};
 pub(crate) use self::set::SetPosition;
-use super::lookups::LookUps;
+use super::lookups::{LookUps, Looked};
 use super::policy::{Asker, Policy, User};
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
 use super::scope::{Scope, ScopeSet};
@@ -183,6 +183,8 @@ pub struct Page {
     pub content: Content,
     /// The step after this page.
     pub next: Next,
+    /// The records that the policy has looked at, besides those that it judged.
+    pub(crate) looked: Box<Looked>,
 }
 
 /// The beginning of a run.
@@ -288,7 +290,7 @@ impl ReadRequest {
             Ok(view) => view,
             Err((code, message)) => return Ok(ReadAnswer::Refused { code, message }),
         };
-        let answer = match self {
+        let mut answer = match self {
             Self::CatchUp { position, limits, .. } => match view.any_page(position, *limits)? {
                 Ok(page) => ReadAnswer::Page(page),
                 Err((code, message)) => ReadAnswer::Refused { code, message },
@@ -302,7 +304,10 @@ impl ReadRequest {
             Self::Whole { bytes, .. } => ReadAnswer::Whole(view.whole(*bytes)?),
             Self::Query { query, bytes, .. } => view.query(query, *bytes)?,
         };
-        view.looks.finish()?;
+        let looked = view.looks.finish()?;
+        if let ReadAnswer::Page(page) = &mut answer {
+            *page.looked = looked;
+        }
         Ok(answer)
     }
 }
@@ -366,6 +371,7 @@ impl<'a> ReaderView<'a> {
                     opened: Some(self.opened(Mode::Delta).into()),
                     content: Content::Changes(Vec::new()),
                     next: self.done()?,
+                    looked: Box::default(),
                 });
             }
             Position::Delta { .. }
@@ -388,7 +394,7 @@ impl<'a> ReaderView<'a> {
             | Position::Set(_) => (Mode::Delta, (Content::Changes(Vec::new()), self.done()?)),
         };
         let opened = (fresh || again).then(|| self.opened(mode).into());
-        Ok(Page { opened, content, next })
+        Ok(Page { opened, content, next, looked: Box::default() })
     }
 
     fn pull(&self, page: Page, client: Option<&ClientId>) -> Result<Pulled, StoreError> {

@@ -9,6 +9,7 @@ mod followers;
 mod http;
 mod hub;
 mod limits;
+mod looks;
 mod pump;
 mod ring;
 mod session;

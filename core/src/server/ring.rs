@@ -84,6 +84,8 @@ pub(crate) struct Ring {
     spanning: (Seq, u64),
     /// The last such part that is no longer here.
     spanning_gone: (Seq, u64),
+    /// The number up to which changes were published that are not here.
+    gone: u64,
     scopes: ScopeIndex,
     plain: PlainDemand,
 }
@@ -173,6 +175,8 @@ pub(crate) struct Entry {
     /// The record after it, where [`RingLimits::documents`] keeps it and it is not deleted.
     pub(crate) document: Option<Document>,
     deleted: bool,
+    /// `true` if the record may not have been there before, or not be there after it.
+    comes_or_goes: bool,
     /// `true` if it is not alone in its unit.
     pub(crate) grouped: bool,
     /// `true` if its unit has changes of other collections too.
@@ -234,6 +238,7 @@ impl Entry {
             user: change.user_id.clone(),
             document: document.clone().filter(|_| limits.documents),
             deleted: document.is_none(),
+            comes_or_goes: !is_update,
             frame: marked(change, None, prev, Level::Resumable),
             plain,
             scopes: scopes.as_ref().map(|scopes| {
@@ -387,9 +392,16 @@ impl Ring {
         known.or_else(|| (gone <= seq).then_some(order))
     }
 
+    /// Returns `true` if one of some records may have come or gone by what was published above a number.
+    pub(crate) fn moved_above(&self, number: u64, is_one: impl Fn(&RecordId) -> bool) -> bool {
+        let mut newer = self.entries.iter().rev().take_while(|entry| entry.order > number);
+        self.gone > number || newer.any(|entry| entry.comes_or_goes && is_one(&entry.record_id))
+    }
+
     /// Takes out the oldest change. Returns its size.
     fn pop(&mut self) -> Option<usize> {
         let oldest = self.entries.pop_front()?;
+        self.gone = oldest.order;
         if oldest.spanning {
             self.spanning_gone = (oldest.seq, oldest.order);
         }
@@ -411,6 +423,7 @@ impl Ring {
 
     /// Takes out all changes. Returns their size.
     fn clear(&mut self) -> usize {
+        self.gone = self.entries.back().map_or(self.gone, |newest| newest.order);
         self.entries = VecDeque::new();
         self.scopes = ScopeIndex::unknown_up_to(self.head);
         self.spanning_gone = self.spanning;
@@ -443,6 +456,11 @@ impl Rings {
         self.bytes
     }
 
+    /// The number of the last change that was published.
+    pub(crate) fn published(&self) -> u64 {
+        self.clock
+    }
+
     /// Returns `true` if level-1 readers get whole records in updates.
     pub(crate) fn plain_whole(&self) -> bool {
         self.limits.plain_whole
@@ -467,6 +485,7 @@ impl Rings {
         let mut size = entry.size();
         if published.seq > ring.head.next() {
             ring.scopes.forget_up_to(Seq(published.seq.0 - 1));
+            ring.gone = group.order;
         }
         if let Some(scopes) = &entry.scopes {
             size += ring.scopes.push(published.seq, &scopes.change);
@@ -500,6 +519,8 @@ impl Rings {
         if ring.head < head {
             ring.head = head;
             ring.scopes.forget_up_to(head);
+            self.clock += 1;
+            ring.gone = self.clock;
         }
     }
 

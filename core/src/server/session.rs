@@ -14,6 +14,7 @@
 mod answering;
 mod auth;
 mod interface;
+mod looks;
 mod queue;
 mod reading;
 mod receiving;
@@ -188,6 +189,7 @@ impl Session {
     ) {
         self.mono = self.mono.max(now.mono);
         let cx = &mut InputContext { now: Now { mono: self.mono, wall: now.wall }, env, out };
+        self.follow_looks(cx);
         match input {
             SessionInput::Frame(frame) => self.receive_frame(frame, cx),
             SessionInput::Ping => self.last_heard = self.mono,
@@ -227,7 +229,10 @@ impl Session {
     #[must_use]
     pub(crate) fn wants_pump(&self, rings: &Rings) -> bool {
         self.is_serving()
-            && (self.wants_read() || self.is_behind(rings) || self.can_finish_sync(rings))
+            && (self.wants_read()
+                || self.is_behind(rings)
+                || self.can_finish_sync(rings)
+                || self.looks_have_moved(rings))
     }
 
     /// The state, as it shows from outside.

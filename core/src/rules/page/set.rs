@@ -1,6 +1,7 @@
 //! The catch-up of a set of scopes: the changes of those that are loaded, and between them the loads of
 //! the others, one page at a time (PROTOCOL 8.26 to 8.29).
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -189,7 +190,7 @@ impl ReaderView<'_> {
         let opened = Opened { refused, ..self.opened_set(&keys, &position, mode)? };
         let opened = Some(opened.into());
         let (content, next) = self.step_of_set(&keys, position, limits)?;
-        Ok(Ok(Page { opened, content, next }))
+        Ok(Ok(Page { opened, content, next, looked: Box::default() }))
     }
 
     /// The next page of a run over a set.
@@ -208,7 +209,7 @@ impl ReaderView<'_> {
             opened = Some(self.opened_set(&keys, &position, Mode::Snapshot)?.into());
         }
         let (content, next) = self.step_of_set(&keys, position, limits)?;
-        Ok(Ok(Page { opened, content, next }))
+        Ok(Ok(Page { opened, content, next, looked: Box::default() }))
     }
 
     fn fresh_set<'s>(&self, scopes: impl Iterator<Item = &'s Scope>) -> SetPosition {

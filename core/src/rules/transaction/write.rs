@@ -320,7 +320,7 @@ impl<'a> Writer<'a> {
     fn judged<T>(&self, judge: impl FnOnce(&Asker<'_>) -> T) -> Result<T, StoreError> {
         let looks = LookUps::new(&self.rows);
         let judgement = judge(&Asker::new(self.user, Some(&looks)));
-        looks.finish().map(|()| judgement)
+        looks.finish().map(|_| judgement)
     }
 
     /// Checks permissions before anything else, so that a forbidden write discloses nothing of the

@@ -353,7 +353,7 @@ fn shown(
     page: Page,
 ) -> Vec<ServerMessage> {
     let (collection, partial) = (&reader.collection, reader.partial);
-    let Page { opened, content, next } = page;
+    let Page { opened, content, next, looked: _ } = page;
     let mut messages = Vec::new();
     messages.extend(opened.map(|opened| ServerMessage::Subscribed {
         collection: collection.clone(),

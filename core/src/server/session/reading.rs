@@ -81,18 +81,23 @@ impl Session {
         };
         let collection = request.reader().collection.clone();
         let (conn, generation) = (self.conn, self.next_generation());
+        let published = cx.env.rings.published();
         self.pending_read =
-            Some(PendingRead { generation, collection, whole, filter, stale: false });
+            Some(PendingRead { generation, collection, whole, filter, published, stale: false });
         cx.out.push(SessionAction::Read(Ticket { conn, generation, question: request }));
     }
 
     pub(super) fn read(
         &mut self,
-        report: TicketAnswer<Result<ReadAnswer, StoreError>>,
+        mut report: TicketAnswer<Result<ReadAnswer, StoreError>>,
         cx: &mut InputContext<'_, '_>,
     ) {
         let expected = report.conn == self.conn
             && self.pending_read.as_ref().is_some_and(|r| r.generation == report.generation);
+        if expected {
+            self.note_looks(&mut report.answer, cx);
+            self.follow_looks(cx);
+        }
         let Some(read) = self.pending_read.take_if(|_| expected) else {
             self.counters.late_answers += 1;
             return;

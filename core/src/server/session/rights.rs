@@ -11,7 +11,6 @@ use crate::protocol::scopes::ScopeName;
 use crate::rules::page::Position;
 use crate::rules::policy::Access;
 use crate::rules::scope::Scope;
-use crate::server::followers::Interest;
 use crate::server::sets::{Filter, NamedSet};
 use crate::server::sight::Sight;
 
@@ -81,8 +80,7 @@ impl Session {
         if let Progress::CatchingUp(position) = &mut subscription.progress {
             position.lose(refused);
         }
-        let interest = Interest { collection: collection.clone(), scopes };
-        cx.out.push(SessionAction::Follow(interest));
+        cx.out.push(SessionAction::Follow(self.interest(collection, scopes)));
         names
     }
 
@@ -131,12 +129,17 @@ impl Session {
         if subscription.sight == sight {
             return;
         }
+        subscription.sight = sight;
+        self.begin_again(collection, cx);
+    }
+
+    /// Lets a stream begin again with a snapshot, by the rights of now.
+    pub(super) fn begin_again(&mut self, collection: &Collection, cx: &mut InputContext<'_, '_>) {
         if self.level() == Level::Plain {
             // level 1 has no words for it: whoever subscribes anew starts afresh
             return self.close(1013, "the rights of this user have changed", cx);
         }
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
-        subscription.sight = sight;
         subscription.again |= subscription.live_at().is_some();
         let start = match &subscription.set {
             Some(set) if !set.names.is_empty() => set.reload(),

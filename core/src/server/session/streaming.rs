@@ -15,7 +15,7 @@ use crate::protocol::write::Change;
 use crate::rules::page::{Position, hidden};
 use crate::rules::policy::Access;
 use crate::rules::scope::ScopeSet;
-use crate::server::followers::Interest;
+use crate::server::looks::Looks;
 use crate::server::ring::{Effect, Entry, Rings, Upcoming};
 use crate::server::sets::{AskedSet, Filter, NamedSet, Place};
 use crate::server::sight::Sight;
@@ -58,6 +58,8 @@ impl Session {
         }
         let position = match self.level() {
             Level::Plain => Position::Now,
+            // what its rights have looked at so far is known to an earlier connection at most
+            Level::Resumable if sight.access == Access::Related => Place::default().start(sight),
             Level::Resumable => place.start(sight),
         };
         let set = number.map(|number| NamedSet { number: Some(number), ..NamedSet::default() });
@@ -104,6 +106,7 @@ impl Session {
             scopes,
             filter,
             set: set.map(Box::new),
+            looks: Looks::default(),
             page: self.limits.page.at_most(page_bytes),
             progress: Progress::CatchingUp(Box::new(position)),
             again: false,
@@ -122,24 +125,24 @@ impl Session {
         let before = self.subscriptions.get(&collection);
         let same = before.is_some_and(|before| before.scopes == *scopes);
         if !same {
-            let (collection, scopes) = (collection.clone(), scopes.clone());
-            cx.out.push(SessionAction::Follow(Interest { collection, scopes }));
+            let interest = self.interest(&collection, scopes.clone());
+            cx.out.push(SessionAction::Follow(interest));
         }
         self.drop_read(&collection);
         let before = self.subscriptions.get(&collection);
         let again = before.is_some_and(|before| before.again || before.live_at().is_some());
-        let subscription = Subscription { again: again && same, ..subscription };
+        let looks = before.map_or_else(Looks::default, |before| before.looks.clone());
+        let subscription = Subscription { again: again && same, looks, ..subscription };
         self.subscriptions.insert(collection, subscription);
         self.release(cx);
     }
 
     /// Ends a subscription, if there is one. The acks that were due go out first.
     pub(super) fn unsubscribe(&mut self, collection: &Collection, cx: &mut InputContext<'_, '_>) {
-        if self.subscriptions.remove(collection).is_none() {
-            return;
-        }
+        let Some(subscription) = self.subscriptions.remove(collection) else { return };
         self.drop_read(collection);
-        cx.out.push(SessionAction::Unfollow(collection.clone()));
+        self.follow_collection(collection, cx);
+        self.forget_looks(&subscription.looks, cx);
         self.release(cx);
     }
 

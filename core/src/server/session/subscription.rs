@@ -10,6 +10,7 @@ use crate::protocol::scopes::ScopeName;
 use crate::rules::page::{PageLimits, Position, SetPosition};
 use crate::rules::policy::Access;
 use crate::rules::scope::ScopeSet;
+use crate::server::looks::Looks;
 use crate::server::ring::{Ring, Upcoming};
 use crate::server::sets::{Filter, NamedSet};
 use crate::server::sight::Sight;
@@ -25,6 +26,8 @@ pub(super) struct Subscription {
     pub(super) filter: Option<Filter>,
     /// The number of its set, and the names of its scopes at level 2.
     pub(super) set: Option<Box<NamedSet>>,
+    /// The records that the user's rights look at.
+    pub(super) looks: Looks,
     /// The limits of its pages.
     pub(super) page: PageLimits,
     pub(super) progress: Progress,
@@ -97,6 +100,8 @@ pub(super) struct PendingRead {
     pub(super) whole: bool,
     /// The scope that it is of at level 1; `None` for the whole collection.
     pub(super) filter: Option<Filter>,
+    /// Its view has everything that was published up to this number.
+    pub(super) published: u64,
     /// `true` if nobody waits for it any more.
     pub(super) stale: bool,
 }

@@ -464,3 +464,80 @@ fn tag_in(said: &str) -> String {
     let (_, behind) = said.split_once(r#""rights":""#).unwrap_or_else(|| panic!("no tag: {said}"));
     behind.chars().take_while(char::is_ascii_hexdigit).collect()
 }
+
+impl Host {
+    /// Hands in a call of the owner.
+    fn begin(&mut self, method: &str, path: &str, body: &str) {
+        let user = Who::Owner.user();
+        let request = Request { method, path, query: "", body: body.as_bytes(), user };
+        self.handle(HubInput::Call { call: CallId(8), request });
+    }
+}
+
+/// A server whose rule shows a record to those of whom there is a membership.
+fn host_with_memberships() -> Host {
+    let mut rules = rules_to_read("exists(\"members\", id + \":\" + user)");
+    rules.set(Collection::new("members").unwrap(), Right::Write, "user != null").unwrap();
+    Host::with_rules(rules)
+}
+
+#[test]
+fn a_stream_follows_the_records_that_its_rights_look_at() {
+    let mut host = host_with_memberships();
+    host.open(1, Who::Member, true);
+    host.open(2, Who::Other, true);
+    host.open(3, Who::Member, false);
+    for conn in [1, 2, 3] {
+        host.frame(conn, r#"{"type":"subscribe","collection":"todos"}"#);
+    }
+    host.settle();
+    assert!(host.sent(1).contains(CANARY) && !host.sent(2).contains(CANARY));
+    let mut change = |method: &str, target: &str, body: &str| {
+        host.said.clear();
+        host.ask(Who::Owner, method, target, body);
+        let closes =
+            host.said.iter().any(|line| line.contains("Close") && line.contains("ConnId(3)"));
+        ([1, 2, 3].map(|conn| host.sent(conn)), closes)
+    };
+    let nothing = || ([1, 2, 3].map(|_| String::new()), false);
+    // the membership of somebody else, and a change of one's own that leaves it
+    let of_zoe = change("POST", "/sync/members", r#"{"recordId":"r:zoe","data":{}}"#);
+    assert_eq!(of_zoe, nothing());
+    assert_eq!(change("PATCH", "/sync/members/r:bob", r#"{"delta":{"n":1}}"#), nothing());
+    // what is shown to level 1 is what changes
+    let ([_, _, plain], closes) = change("PATCH", "/sync/todos/r", r#"{"delta":{"more":6}}"#);
+    assert!(plain.contains("more") && !closes, "{plain}");
+    // it ends: the record goes, and level 1 has to ask again
+    let ([bob, eve, plain], closes) = change("DELETE", "/sync/members/r:bob", "");
+    assert!(bob.contains("snapshot") && bob.contains("synced") && !bob.contains(CANARY), "{bob}");
+    assert_eq!((&*eve, &*plain, closes), ("", "", true));
+    // one begins
+    let ([bob, eve, _], _) = change("POST", "/sync/members", r#"{"recordId":"r:eve","data":{}}"#);
+    assert!(eve.contains("snapshot") && eve.contains(CANARY), "{eve}");
+    assert_eq!(bob, "");
+    // and what comes is shown by it
+    let ([bob, eve, _], _) = change("PATCH", "/sync/todos/r", r#"{"delta":{"more":7}}"#);
+    assert!(eve.contains("more") && !bob.contains("more") && bob.contains("filter"), "{bob}{eve}");
+}
+
+#[test]
+fn what_is_not_sent_yet_is_judged_by_the_new_rights() {
+    let mut host = host_with_memberships();
+    host.open(1, Who::Member, true);
+    host.frame(1, r#"{"type":"subscribe","collection":"todos"}"#);
+    host.settle();
+    host.said.clear();
+    // a page of a change is read before the membership ends, and handed in after it
+    host.begin("PATCH", "/sync/todos/r", r#"{"delta":{"text":"canary-late"}}"#);
+    host.commit(true);
+    while host.answer() {}
+    host.room(1, 1 << 20);
+    let read = host.hub.take_read(0).expect("a page");
+    let page = host.hub.run_read(&read, &host.rows);
+    host.begin("DELETE", "/sync/members/r:bob", "");
+    host.commit(true);
+    host.act(|hub, _, out| hub.finish_read(read, page, out));
+    host.settle();
+    assert!(host.sent(1).contains("snapshot"), "{}", host.sent(1));
+    assert!(!host.said.concat().contains("canary-late"), "{:?}", host.said);
+}
