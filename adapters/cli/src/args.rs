@@ -88,6 +88,8 @@ pub(crate) enum CliCommand {
     /// Put a sound store in the place of a damaged one, a replica's or a server's
     #[command(long_about = REPAIR)]
     Repair(RepairArgs),
+    /// Check the configuration file of a server, or print one with every key
+    Config(ConfigArgs),
     /// Check, test or explain a file of rules, which says who may do what at a server
     Rules(crate::rules::RulesArgs),
     /// Sign a token that names a user, for development and tests
@@ -95,7 +97,28 @@ pub(crate) enum CliCommand {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ConfigAction {
+    /// Check a configuration file, and the files that it names
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Print a configuration file with every key, its meaning and its default
+    Print,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
+    /// Take what is not given here from this file (TOML): every option is a key of it, see `synclayer
+    /// config print`. SIGHUP takes over its rules, and says what only a restart does
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Where to listen: an IP address and a port, or a port of 127.0.0.1; port 0 lets the system
     /// choose
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen)]

@@ -2,6 +2,8 @@
 #![allow(rustdoc::bare_urls)] // the texts of the command line are for terminals
 
 mod args;
+mod config;
+mod config_file;
 mod decide;
 mod deliver;
 mod demo;
@@ -33,6 +35,7 @@ mod umask;
 mod watch;
 mod write;
 
+use std::env;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,7 +60,14 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     umask::make_private();
-    let Cli { json, verbose, command } = match Cli::try_parse() {
+    let arguments = match config_file::with_file(env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(failure) => {
+            Printer { json: false, terminal: false }.failure(&failure);
+            return ExitCode::from(failure.code as u8);
+        }
+    };
+    let Cli { json, verbose, command } = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             // nobody may be there to read it
@@ -133,6 +143,7 @@ async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
         CliCommand::Offer(args) => decide::decide(args, LossDecision::Offer, out).await,
         CliCommand::Repair(args) => repair::repair(args, out).await,
         CliCommand::Rules(args) => rules::rules(args, out),
+        CliCommand::Config(args) => config::config(args, out).await,
         CliCommand::Token(args) => jwt::token(args, out),
     }
 }
@@ -140,7 +151,9 @@ async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
 /// The store that a command is about.
 fn store_of(command: &CliCommand) -> Option<(StoreKind, PathBuf)> {
     let args = match command {
-        CliCommand::Demo | CliCommand::Rules(_) | CliCommand::Token(_) => return None,
+        CliCommand::Demo | CliCommand::Rules(_) | CliCommand::Config(_) | CliCommand::Token(_) => {
+            return None;
+        }
         CliCommand::Serve(args) => return Some((StoreKind::Server, args.data.clone())),
         CliCommand::Save(args) => &args.replica,
         CliCommand::Update(args) => &args.replica,

@@ -10,9 +10,10 @@ use synclayer_server::{
 use tokio::task;
 
 use crate::args::ServeArgs;
+use crate::config_file::ConfigFile;
 use crate::failure::{Code, Failure, unreadable};
 use crate::jwt::{JwtArgs, Users};
-use crate::rules_file::RulesFile;
+use crate::rules_file::{RulesFile, RulesIn};
 use crate::tokens::{TokenSources, check_again};
 
 /// The contents of the files, and the places to read them again.
@@ -21,7 +22,13 @@ pub(crate) struct Reloadable {
     tokens: StaticTokens,
     jwt: Option<(Arc<JwtArgs>, JwtTokens)>,
     tls: Option<(Arc<TlsFiles>, Tls)>,
-    rules: Option<(Arc<PathBuf>, ReloadablePolicy)>,
+    rules: Option<(Arc<RulesSource>, ReloadablePolicy)>,
+    config: Option<Arc<ConfigFile>>,
+}
+
+struct RulesSource {
+    file: PathBuf,
+    within: RulesIn,
 }
 
 struct TlsFiles {
@@ -48,11 +55,15 @@ impl Reloadable {
         }
         let mut rules = None;
         if let Some(file) = args.rules.clone() {
-            let file = Arc::new(file);
-            let read = in_background(&file, |file| RulesFile::read(file)).await.map_err(usage)?;
-            rules = Some((file, ReloadablePolicy::new(Arc::new(read.rules))));
+            let is_config = args.config.as_ref() == Some(&file);
+            let within = if is_config { RulesIn::Configuration } else { RulesIn::Rules };
+            let source = Arc::new(RulesSource { file, within });
+            let read = in_background(&source, RulesSource::read).await.map_err(usage)?;
+            rules = Some((source, ReloadablePolicy::new(Arc::new(read.rules))));
         }
-        Ok(Self { sources, tokens: StaticTokens::new(entries), jwt, tls, rules })
+        let config = args.config.as_deref().map(ConfigFile::read).transpose().map_err(usage)?;
+        let (tokens, config) = (StaticTokens::new(entries), config.map(Arc::new));
+        Ok(Self { sources, tokens, jwt, tls, rules, config })
     }
 
     /// The rules about who may do what; `None` if everyone may do everything.
@@ -76,7 +87,13 @@ impl Reloadable {
     pub(crate) async fn reload(&self, server: &Server) {
         let revoked = self.jwt.as_ref().filter(|(args, _)| args.revoked_file().is_some());
         let is_nothing = self.sources.file().is_none() && self.tls.is_none();
-        if is_nothing && revoked.is_none() && self.rules.is_none() {
+        if let Some(config) = &self.config {
+            let changed = in_background(config, ConfigFile::changes).await;
+            for flag in usable(changed, "the configuration stays as it was").unwrap_or_default() {
+                tracing::warn!(option = flag, "its new value takes effect with a restart");
+            }
+        }
+        if is_nothing && revoked.is_none() && self.rules.is_none() && self.config.is_none() {
             tracing::info!(
                 "SIGHUP: there is no --token-file and no --tls-cert to read again, \
                  and no --jwt-revoked or --rules"
@@ -99,10 +116,10 @@ impl Reloadable {
                 server.embedded().recheck_tokens();
             }
         }
-        if let Some((file, policy)) = &self.rules {
-            let read = in_background(file, |file| RulesFile::read_again(file)).await;
+        if let Some((source, policy)) = &self.rules {
+            let read = in_background(source, RulesSource::read_again).await;
             if let Some(rules) = usable(read, "the rules stay as they were") {
-                tracing::info!(?file, "took over the rules");
+                tracing::info!(file = ?source.file, "took over the rules");
                 policy.replace(Arc::new(rules.rules));
                 server.embedded().recheck_rights();
             }
@@ -122,6 +139,16 @@ impl Reloadable {
 /// The content of a file that was read; or nothing, and a line in the log that says what stays in force.
 fn usable<T>(read: Result<T, String>, stays: &str) -> Option<T> {
     read.map_err(|why| tracing::error!(%why, "{stays}: correct it, and send SIGHUP again")).ok()
+}
+
+impl RulesSource {
+    fn read(&self) -> Result<RulesFile, String> {
+        RulesFile::read(&self.file, self.within)
+    }
+
+    fn read_again(&self) -> Result<RulesFile, String> {
+        RulesFile::read_again(&self.file, self.within)
+    }
 }
 
 impl TlsFiles {

@@ -8,7 +8,7 @@ use synclayer_core::{Collection, Document, Limits, RecordId, Right, UserId};
 
 use crate::failure::{Code, Failure};
 use crate::output::Printer;
-use crate::rules_file::{RulesFile, What, Who};
+use crate::rules_file::{RulesFile, RulesIn, What, Who};
 
 #[derive(Args, Debug)]
 pub(crate) struct RulesArgs {
@@ -88,7 +88,7 @@ pub(crate) fn rules(args: RulesArgs, out: Printer) -> Result<(), Failure> {
 }
 
 fn read(file: &std::path::Path) -> Result<RulesFile, Failure> {
-    RulesFile::read(file).map_err(|why| Failure::new(Code::Usage, why))
+    RulesFile::read(file, RulesIn::Rules).map_err(|why| Failure::new(Code::Usage, why))
 }
 
 fn check(file: &RulesFile, out: Printer) -> Result<(), Failure> {

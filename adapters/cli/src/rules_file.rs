@@ -1,17 +1,20 @@
 //! The file of rules: who may do what, and the cases that prove it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use synclayer_core::{
     Asker, Collection, Document, Limits, RecordId, Records, Right, RuleCase, RuleError, Rules,
     Timestamp, UserId,
 };
 use toml::Spanned;
+use toml::de::DeTable;
 
 use crate::failure::unreadable;
 use crate::tokens::check_again;
@@ -27,8 +30,19 @@ pub(crate) struct RulesFile {
     pub(crate) counts: BTreeMap<String, usize>,
 }
 
+/// Where rules stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RulesIn {
+    /// In a file of their own.
+    Rules,
+    /// In a server's configuration, beside its other keys.
+    Configuration,
+}
+
+/// The keys of a file of rules.
+const KEYS: [&str; 3] = ["default", "collections", "tests"];
+
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Sections {
     default: Option<Default>,
     #[serde(default)]
@@ -47,6 +61,9 @@ enum Default {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Section {
+    /// In a server's configuration; they are no rules.
+    scopes: Option<IgnoredAny>,
+    indexes: Option<IgnoredAny>,
     read: Option<Spanned<String>>,
     create: Option<Spanned<String>>,
     update: Option<Spanned<String>>,
@@ -142,8 +159,8 @@ impl What {
 }
 
 impl RulesFile {
-    /// Reads a file of rules.
-    pub(crate) fn read(file: &Path) -> Result<Self, String> {
+    /// Reads the rules of a file.
+    pub(crate) fn read(file: &Path, within: RulesIn) -> Result<Self, String> {
         let size = fs::metadata(file).map(|found| found.len()).unwrap_or_default();
         let shown = file.display();
         if size > MAX_BYTES {
@@ -152,20 +169,23 @@ impl RulesFile {
         let text = fs::read_to_string(file)
             .map_err(|error| format!("the rules {}", unreadable(file, &error)))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        Self::parse(text).map_err(|why| format!("the rules {shown} can't be used: {why}"))
+        Self::parse(text, within).map_err(|why| format!("the rules {shown} can't be used: {why}"))
     }
 
-    /// Reads a file of rules anew.
-    pub(crate) fn read_again(file: &Path) -> Result<Self, String> {
+    /// Reads the rules of a file anew.
+    pub(crate) fn read_again(file: &Path, within: RulesIn) -> Result<Self, String> {
         check_again(file)?;
-        Self::read(file)
+        Self::read(file, within)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str, within: RulesIn) -> Result<Self, String> {
         let sections: Sections = toml::from_str(text).map_err(|error| {
             let (line, column) = place(text, error.span().map_or(0, |span| span.start));
             format!("line {line}, column {column}: {}", error.message().trim())
         })?;
+        if within == RulesIn::Rules {
+            sections.stand_alone(text)?;
+        }
         let some = sections.collections.values().any(|section| section.rules().count() > 0);
         let allows = match sections.default {
             Some(default) => default == Default::Allow,
@@ -195,9 +215,28 @@ impl RulesFile {
     }
 }
 
+impl Sections {
+    /// Checks that there is nothing but rules.
+    fn stand_alone(&self, text: &str) -> Result<(), String> {
+        let table = DeTable::parse(text).map_err(|error| error.message().to_owned())?;
+        let is_other = |key: &&Spanned<Cow<'_, str>>| !KEYS.contains(&&**key.get_ref());
+        if let Some(key) = table.get_ref().keys().find(is_other) {
+            let why = format!("there is no key `{}` in a file of rules", key.get_ref());
+            return Err(at(text, &key.span(), why));
+        }
+        let others = |section: &Section| section.scopes.is_some() || section.indexes.is_some();
+        if let Some((name, _)) = self.collections.iter().find(|(_, section)| others(section)) {
+            let why =
+                "scopes and indexes stand in a server's configuration, which `--config` names";
+            return Err(at(text, &name.span(), why.to_owned()));
+        }
+        Ok(())
+    }
+}
+
 impl Section {
     fn rules(&self) -> impl Iterator<Item = (Right, &Spanned<String>)> {
-        let Self { read, create, update, delete, write } = self;
+        let Self { read, create, update, delete, write, scopes: _, indexes: _ } = self;
         let all = [
             (Right::Read, read),
             (Right::Create, create),
@@ -272,7 +311,7 @@ mod tests {
     use super::*;
 
     fn error(text: &str) -> String {
-        RulesFile::parse(text).err().unwrap_or_default()
+        RulesFile::parse(text, RulesIn::Rules).err().unwrap_or_default()
     }
 
     #[test]
@@ -283,6 +322,8 @@ mod tests {
                 "[collections.a]\nreed = 'true'",
                 "line 2, column 1: unknown field `reed`, expected one of",
             ),
+            ("[collection.a]", "line 1, column 2: there is no key `collection` in a file of rules"),
+            ("[collections.a]\nscopes = ['b']", "line 1, column 14: scopes and indexes stand in"),
             (
                 "[collections.a]\n\nread = 'user == usr'",
                 "line 3, column 17: `read` of a: there is no \"usr\"",
@@ -313,7 +354,7 @@ mod tests {
     #[test]
     fn the_default_is_deny_as_soon_as_there_is_a_rule() {
         let judge = |text: &str, of: &str| {
-            let file = RulesFile::parse(text).unwrap();
+            let file = RulesFile::parse(text, RulesIn::Rules).unwrap();
             let who = Who { user: None, claims: None };
             let what = What {
                 collection: Collection::new(of).unwrap(),

@@ -4,6 +4,7 @@
 
 mod clock;
 mod codes;
+mod config;
 mod crash;
 mod dead_address;
 mod demo;
