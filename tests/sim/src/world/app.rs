@@ -210,6 +210,8 @@ impl World {
         self.end_rests(device);
         self.devices[device].database = None;
         self.devices[device].decided = true;
+        // a replica that begins anew gives up what it has asked
+        self.devices[device].asked = None;
         self.with(device, |replica, now, actions| {
             let made = match offers {
                 true => replica.write(now, Write::Offer, actions),
