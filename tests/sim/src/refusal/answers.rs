@@ -101,6 +101,9 @@ fn check_whole(
     if same { Ok(()) } else { Err(broken()) }
 }
 
+/// The reasons for which an answer is refused before any of its messages counts.
+const OF_THE_WHOLE: [&str; 2] = ["can't be read", "the acks of a transaction do not come together"];
+
 /// A message that is refused among others is as good as one that has no place there.
 fn check_list(
     state: &State<'_>,
@@ -120,7 +123,7 @@ fn check_list(
     };
     let (whole, beyond) = (after(messages), stopped(messages.len()));
     let (words, others) = (whole.words(), beyond.words());
-    if words.iter().any(|word| word.contains("can't be read")) {
+    if words.iter().any(|word| OF_THE_WHOLE.iter().any(|why| word.contains(why))) {
         return check_whole(state, call, &answer(messages), refusals);
     }
     if messages.is_empty() || words.is_empty() || words.len() != others.len() {
