@@ -167,10 +167,13 @@ pub fn watchers_show_what_is_held(
     }
     let shown: BTreeSet<_> = shown.into_iter().map(|record| record.id).collect();
     let waiting = this.replica.pending().map_err(|error| error.message)?;
+    // a record that a transaction expects may be the one that is on its way
+    let expects = waiting.iter().any(|it| it.transaction.is_some());
     for (id, document) in history.all_at(collection, cursor.seq) {
         let place = (collection.clone(), id.clone());
         let is_there = shown.contains(id) || !is_held(status, document);
-        let waits = waiting.iter().any(|it| it.collection == *collection && it.record_id == *id);
+        let waits =
+            expects || waiting.iter().any(|it| it.collection == *collection && it.record_id == *id);
         let has_left = history
             .states_since(&place, cursor.seq)
             .any(|state| state.is_none_or(|state| !is_held(status, state)));
