@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use self::indexes::IndexesFound;
 use self::scopes::ScopesFound;
+use super::record::declared::{Built, Declarable, Declaration, Declarations};
 use super::record::{
     ClientRow, Head, RecordRow, Stamp, Totals, counted_user, index_key, index_of, name_in,
     range_of, record_id, records_of, size_of_record,
@@ -187,6 +188,25 @@ impl Report {
     pub(super) fn fault(&mut self, fault: String) {
         if self.faults.len() < 100 {
             self.faults.push(fault);
+        }
+    }
+
+    /// Compares what is declared of a collection with its head.
+    fn declared<K: Declarable>(
+        &mut self,
+        collection: &Collection,
+        head: Head,
+        declared: &Declarations<K>,
+    ) {
+        if declared.is_in_use() && !K::are_in_use(&head) {
+            let name = K::NAME;
+            self.fault(alloc::format!("{collection}: its head does not say that it has {name}"));
+        }
+        for Declaration { key, built, .. } in &declared.keys {
+            let (Built::UpTo(seq) | Built::Since(seq)) = *built;
+            if seq > head.seq {
+                self.fault(alloc::format!("{collection}: the rows of {key} are ahead of it"));
+            }
         }
     }
 }

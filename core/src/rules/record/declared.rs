@@ -10,7 +10,7 @@ use core::str::FromStr;
 
 use bytes::Bytes;
 
-use super::{Head, RecordRow, index_key, index_of, record_id, tagged, to_u64};
+use super::{Head, RecordRow, index_key, index_of, record_id, tagged, to_u64, within};
 use crate::protocol::codec::{Reader, put_bytes, put_u64};
 use crate::protocol::name::{Collection, RecordId, Seq};
 use crate::store::{Batch, Rows, Scan, StoreError};
@@ -24,11 +24,39 @@ pub(crate) trait Declarable: Clone + PartialEq + Display + FromStr {
     /// The maximal number of a collection.
     const MOST: usize;
 
+    /// The beginning of the keys of the rows that are kept for them.
+    const ROWS: u8;
+
     /// Returns `true` if a collection with this head has rows of such keys, or not yet removed ones.
     fn are_in_use(head: &Head) -> bool;
 
     /// Notes that in a head.
     fn set_in_use(head: &mut Head, are_in_use: bool);
+
+    /// Builds rows of a key by [`Declaration::build`]. Returns how far they are there then, and the changes of
+    /// rows.
+    fn build(
+        key: &Declaration<Self>,
+        declared: &Declarations<Self>,
+        of: &Stored<'_>,
+        left: &mut usize,
+    ) -> Result<(Built, Batch), StoreError>;
+
+    /// The rows of the key with a number, which takes 4 bytes in their keys.
+    fn range(collection: &Collection, number: u32) -> (Vec<u8>, Vec<u8>) {
+        let mut from = within(Self::ROWS, collection);
+        let mut to = from.clone();
+        from.extend_from_slice(&number.to_be_bytes());
+        to.extend_from_slice(&number.saturating_add(1).to_be_bytes());
+        (from, to)
+    }
+}
+
+/// A collection as it is stored.
+pub(crate) struct Stored<'a> {
+    pub(crate) rows: &'a dyn Rows,
+    pub(crate) collection: &'a Collection,
+    pub(crate) head: Head,
 }
 
 /// The keys of a collection, as far as its rows know of them.
@@ -152,17 +180,34 @@ impl<K: Declarable> Declarations<K> {
         Ok(declared)
     }
 
-    /// Removes the rows of keys that are gone, which lie in the range of their number, until `left` rows
-    /// are read.
-    pub(crate) fn drop_rows(
+    /// Builds rows for keys that are new, and removes those of keys that are gone, until `left` rows are
+    /// read. Returns the keys as they are then, and the changes of rows; `None` if there is nothing to do.
+    pub(crate) fn build(
+        &self,
+        of: &Stored<'_>,
+        left: &mut usize,
+    ) -> Result<Option<(Self, Batch)>, StoreError> {
+        let (mut after, mut batch) = (self.clone(), Batch::default());
+        for key in &mut after.keys {
+            let (built, rows) = K::build(key, self, of, left)?;
+            key.built = built;
+            batch.append(rows);
+        }
+        after.drop_rows(of.rows, of.collection, left, &mut batch)?;
+        let is_idle = after == *self && batch.is_empty();
+        Ok((!is_idle).then_some((after, batch)))
+    }
+
+    /// Removes the rows of keys that are gone, until `left` rows are read.
+    fn drop_rows(
         &mut self,
         rows: &dyn Rows,
-        range: impl Fn(u32) -> (Vec<u8>, Vec<u8>),
+        collection: &Collection,
         left: &mut usize,
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         while let Some(number) = self.dropped.last() {
-            let (from, to) = range(*number);
+            let (from, to) = K::range(collection, *number);
             let mut end = true;
             rows.scan(&from, &to, &mut |key, _| {
                 if *left == 0 {
@@ -193,11 +238,9 @@ impl<K> Declaration<K> {
 
     /// Shows the records for which rows are to be built, until `left` of them are read. Returns how far
     /// the rows are there then.
-    pub(crate) fn build(
+    pub(super) fn build(
         &self,
-        rows: &dyn Rows,
-        collection: &Collection,
-        head: &Head,
+        &Stored { rows, collection, head }: &Stored<'_>,
         left: &mut usize,
         add: &mut dyn FnMut(&RecordId, &RecordRow) -> Result<(), StoreError>,
     ) -> Result<Built, StoreError> {

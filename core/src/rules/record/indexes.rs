@@ -10,11 +10,11 @@
 
 use alloc::vec::Vec;
 
-use super::declared::{Built, Declarable, Declaration, Declarations};
-use super::{Head, RecordRow, within};
+use super::declared::{Built, Declarable, Declaration, Declarations, Stored};
+use super::{Head, RecordRow};
 use crate::protocol::name::{Collection, RecordId};
 use crate::rules::query::{Branch, Index, Query};
-use crate::store::{Batch, Rows, StoreError};
+use crate::store::{Batch, StoreError};
 
 /// The maximal number of indexes of a collection.
 const MAX_INDEXES: usize = 16;
@@ -27,6 +27,7 @@ impl Declarable for Index {
     const TAG: u8 = b'j';
     const NAME: &'static str = "indexes";
     const MOST: usize = MAX_INDEXES;
+    const ROWS: u8 = b'y';
 
     fn are_in_use(head: &Head) -> bool {
         head.indexed
@@ -34,6 +35,24 @@ impl Declarable for Index {
 
     fn set_in_use(head: &mut Head, are_in_use: bool) {
         head.indexed = are_in_use;
+    }
+
+    fn build(
+        index: &DeclaredIndex,
+        _: &DeclaredIndexes,
+        of: &Stored<'_>,
+        left: &mut usize,
+    ) -> Result<(Built, Batch), StoreError> {
+        let (prefix, _) = Self::range(of.collection, index.number);
+        let mut batch = Batch::default();
+        let built = index.build(of, left, &mut |id, record| {
+            if let Some(document) = &record.document {
+                let (key, value) = index.key.entry(prefix.clone(), id, document);
+                batch.put(key, value);
+            }
+            Ok(())
+        })?;
+        Ok((built, batch))
     }
 }
 
@@ -75,7 +94,7 @@ impl DeclaredIndexes {
         let indexes: Vec<_> = whole.iter().map(|index| &index.key).collect();
         let found = |branch: Branch| {
             let index = whole.get(branch.index)?;
-            Some((range_of_index(collection, index.number).0, &index.key, branch))
+            Some((Index::range(collection, index.number).0, &index.key, branch))
         };
         Branch::choose(query, &indexes)?.into_iter().map(found).collect()
     }
@@ -90,42 +109,6 @@ impl DeclaredIndex {
         record: &RecordRow,
     ) -> Option<(Vec<u8>, Vec<u8>)> {
         let document = record.document.as_ref().filter(|_| self.covers(record.last.seq))?;
-        Some(self.key.entry(range_of_index(collection, self.number).0, id, document))
+        Some(self.key.entry(Index::range(collection, self.number).0, id, document))
     }
-}
-
-/// Puts records into indexes that are new, and removes the rows of those that are gone, until `left` rows
-/// are read. Returns the indexes as they are then, and the changes of rows; `None` if there is nothing to
-/// do.
-pub(crate) fn build(
-    rows: &dyn Rows,
-    collection: &Collection,
-    head: &Head,
-    mut declared: DeclaredIndexes,
-    left: &mut usize,
-) -> Result<Option<(DeclaredIndexes, Batch)>, StoreError> {
-    let mut batch = Batch::default();
-    let before = declared.clone();
-    for index in &mut declared.keys {
-        let prefix = range_of_index(collection, index.number).0;
-        index.built = index.build(rows, collection, head, left, &mut |id, record| {
-            if let Some(document) = &record.document {
-                let (key, value) = index.key.entry(prefix.clone(), id, document);
-                batch.put(key, value);
-            }
-            Ok(())
-        })?;
-    }
-    declared.drop_rows(rows, |number| range_of_index(collection, number), left, &mut batch)?;
-    let is_idle = before == declared && batch.is_empty();
-    Ok((!is_idle).then_some((declared, batch)))
-}
-
-/// The rows of an index.
-pub(crate) fn range_of_index(collection: &Collection, number: u32) -> (Vec<u8>, Vec<u8>) {
-    let mut from = within(b'y', collection);
-    let mut to = from.clone();
-    from.extend_from_slice(&number.to_be_bytes());
-    to.extend_from_slice(&number.saturating_add(1).to_be_bytes());
-    (from, to)
 }

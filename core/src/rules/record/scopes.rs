@@ -16,9 +16,10 @@ use core::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::declared::Stored;
 pub(crate) use super::declared::{Built, Declarable, Declaration, Declarations};
 use super::left::{Left, MAX_LEFT};
-use super::{Head, RecordRow, be_u64, record_id, within};
+use super::{Head, RecordRow, be_u64, record_id};
 use crate::protocol::codec::{Reader, put_u64};
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
@@ -46,6 +47,7 @@ impl Declarable for ScopeKey {
     const TAG: u8 = b'k';
     const NAME: &'static str = "scope keys";
     const MOST: usize = MAX_KEYS;
+    const ROWS: u8 = b's';
 
     fn are_in_use(head: &Head) -> bool {
         head.scoped
@@ -53,6 +55,24 @@ impl Declarable for ScopeKey {
 
     fn set_in_use(head: &mut Head, are_in_use: bool) {
         head.scoped = are_in_use;
+    }
+
+    fn build(
+        key: &DeclaredKey,
+        declared: &Declared,
+        of: &Stored<'_>,
+        left: &mut usize,
+    ) -> Result<(Built, Batch), StoreError> {
+        let mut scopes = ScopeRows::new(of.rows, of.collection, declared);
+        let built = key.build(of, left, &mut |id, record| {
+            let values = record.document.as_ref().map(|document| key.key.scopes(document));
+            // a record that is in too many scopes is in none
+            for value in values.and_then(Result::ok).unwrap_or_default() {
+                scopes.add_member(key.number, &value, id, record)?;
+            }
+            Ok(())
+        })?;
+        Ok((built, scopes.into_batch()))
     }
 }
 
@@ -270,35 +290,6 @@ impl<'a> ScopeRows<'a> {
     }
 }
 
-/// Puts records into the scopes of keys that are new, and removes the rows of keys that are gone, until
-/// `left` rows are read. Returns the keys as they are then, and the changes of rows; `None` if there is
-/// nothing to do.
-pub(crate) fn build(
-    rows: &dyn Rows,
-    collection: &Collection,
-    head: &Head,
-    mut declared: Declared,
-    left: &mut usize,
-) -> Result<Option<(Declared, Batch)>, StoreError> {
-    let mut batch = Batch::default();
-    let before = declared.clone();
-    for key in &mut declared.keys {
-        let mut scopes = ScopeRows::new(rows, collection, &before);
-        key.built = key.build(rows, collection, head, left, &mut |id, record| {
-            let values = record.document.as_ref().map(|document| key.key.scopes(document));
-            // a record that is in too many scopes is in none
-            for value in values.and_then(Result::ok).unwrap_or_default() {
-                scopes.add_member(key.number, &value, id, record)?;
-            }
-            Ok(())
-        })?;
-        batch.append(scopes.into_batch());
-    }
-    declared.drop_rows(rows, |number| range_of_key(collection, number), left, &mut batch)?;
-    let is_idle = before == declared && batch.is_empty();
-    Ok((!is_idle).then_some((declared, batch)))
-}
-
 /// Visits the ids of a scope's members whose last change is at or above a seq, in the order of the
 /// changes, until `visit` breaks.
 pub(crate) fn members(
@@ -324,18 +315,9 @@ pub(crate) const HEAD: u8 = b'h';
 pub(crate) const MEMBER: u8 = b'm';
 pub(crate) const LEAVE: u8 = b'l';
 
-/// The rows of one key, or those of one kind among them.
-pub(crate) fn range_of_key(collection: &Collection, number: u32) -> (Vec<u8>, Vec<u8>) {
-    let mut from = within(b's', collection);
-    let mut to = from.clone();
-    from.extend_from_slice(&number.to_be_bytes());
-    to.extend_from_slice(&number.saturating_add(1).to_be_bytes());
-    (from, to)
-}
-
 /// The key of a scope's head, or the beginning of the keys of its other rows.
 pub(crate) fn scope_key(collection: &Collection, number: u32, kind: u8, value: &[u8]) -> Vec<u8> {
-    let mut key = range_of_key(collection, number).0;
+    let mut key = ScopeKey::range(collection, number).0;
     key.push(kind);
     key.extend_from_slice(value);
     key

@@ -8,8 +8,9 @@ use super::counting::{Census, measure};
 use super::{Decision, TransactionAnswer};
 use crate::protocol::name::{ClientId, Collection, DatabaseId, Epoch, RecordId, Seq};
 use crate::protocol::time::Timestamp;
-use crate::rules::record::indexes::{self, DeclaredIndexes};
-use crate::rules::record::scopes::{self, Declared, ScopeRows};
+use crate::rules::record::declared::{Declarable, Declarations, Stored};
+use crate::rules::record::indexes::DeclaredIndexes;
+use crate::rules::record::scopes::{Declared, ScopeRows};
 use crate::rules::record::{self, ClientRow, Counted, EpochRow, Head, RecordRow, Totals};
 use crate::store::{Batch, Rows, Scan, StoreError};
 
@@ -129,26 +130,11 @@ impl Broom<'_> {
             return Ok(SweepPlace::Collection(collection.clone()));
         }
         let declared = Declared::of(self.rows, collection, Some(&head))?;
-        if let Some(declared) = &declared
-            && let Some((declared, batch)) =
-                scopes::build(self.rows, collection, &head, declared.clone(), &mut self.left)?
+        let indexes = DeclaredIndexes::of(self.rows, collection, Some(&head))?;
+        // what comes next reads these rows
+        if self.build(collection, &mut head, declared.as_ref())?
+            || self.build(collection, &mut head, indexes.as_ref())?
         {
-            head.scoped = declared.is_in_use();
-            declared.put(collection, &mut self.batch);
-            self.batch.append(batch);
-            self.batch.put(record::head_key(collection), head.to_row());
-            // what comes next reads these rows
-            self.left = 0;
-            return Ok(SweepPlace::Collection(collection.clone()));
-        }
-        if let Some(indexes) = DeclaredIndexes::of(self.rows, collection, Some(&head))?
-            && let Some((indexes, batch)) =
-                indexes::build(self.rows, collection, &head, indexes, &mut self.left)?
-        {
-            head.indexed = indexes.is_in_use();
-            indexes.put(collection, &mut self.batch);
-            self.batch.append(batch);
-            self.batch.put(record::head_key(collection), head.to_row());
             self.left = 0;
             return Ok(SweepPlace::Collection(collection.clone()));
         }
@@ -196,6 +182,24 @@ impl Broom<'_> {
         } else {
             SweepPlace::Collection(collection.clone())
         })
+    }
+
+    /// Builds and removes rows for what is declared of a collection. Returns `true` if there was something
+    /// to do.
+    fn build<K: Declarable>(
+        &mut self,
+        collection: &Collection,
+        head: &mut Head,
+        declared: Option<&Declarations<K>>,
+    ) -> Result<bool, StoreError> {
+        let stored = Stored { rows: self.rows, collection, head: *head };
+        let built = declared.map(|declared| declared.build(&stored, &mut self.left));
+        let Some((declared, batch)) = built.transpose()?.flatten() else { return Ok(false) };
+        K::set_in_use(head, declared.is_in_use());
+        declared.put(collection, &mut self.batch);
+        self.batch.append(batch);
+        self.batch.put(record::head_key(collection), head.to_row());
+        Ok(true)
     }
 
     fn remove_tombstones(

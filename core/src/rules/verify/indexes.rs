@@ -5,8 +5,9 @@ use alloc::format;
 
 use super::Report;
 use crate::protocol::name::{Collection, RecordId};
-use crate::rules::record::declared::Built;
-use crate::rules::record::indexes::{DeclaredIndexes, range_of_index};
+use crate::rules::query::Index;
+use crate::rules::record::declared::Declarable;
+use crate::rules::record::indexes::DeclaredIndexes;
 use crate::rules::record::{Head, RecordRow};
 use crate::store::{Rows, Scan, StoreError};
 
@@ -27,15 +28,7 @@ impl<'a> IndexesFound<'a> {
         report: &mut Report,
     ) -> Result<Self, StoreError> {
         let declared = DeclaredIndexes::load(rows, collection)?.unwrap_or_default();
-        if declared.is_in_use() && !head.indexed {
-            report.fault(format!("{collection}: its head does not say that it has indexes"));
-        }
-        for index in &declared.keys {
-            let (Built::UpTo(seq) | Built::Since(seq)) = index.built;
-            if seq > head.seq {
-                report.fault(format!("{collection}: the index {} is ahead of it", index.key));
-            }
-        }
+        report.declared(collection, head, &declared);
         Ok(Self { rows, collection, declared, entries: BTreeMap::new() })
     }
 
@@ -62,7 +55,7 @@ impl<'a> IndexesFound<'a> {
     pub(super) fn end(self, report: &mut Report) -> Result<(), StoreError> {
         let collection = self.collection;
         for index in &self.declared.keys {
-            let (from, to) = range_of_index(collection, index.number);
+            let (from, to) = Index::range(collection, index.number);
             let mut entries = 0;
             self.rows.scan(&from, &to, &mut |_, _| {
                 entries += 1;

@@ -9,10 +9,10 @@ use super::Report;
 use crate::protocol::name::{Collection, RecordId};
 use crate::rules::record::left::MAX_LEFT;
 use crate::rules::record::scopes::{
-    Built, Declared, HEAD, LEAVE, MEMBER, ScopeHead, changed_key, range_of_key, scope_key,
+    Declarable, Declared, HEAD, LEAVE, MEMBER, ScopeHead, changed_key, scope_key,
 };
 use crate::rules::record::{Head, RecordRow};
-use crate::rules::scope::ScopeValue;
+use crate::rules::scope::{ScopeKey, ScopeValue};
 use crate::store::{Rows, Scan, StoreError};
 
 /// The rows of a collection's scopes as the records say they are.
@@ -33,15 +33,7 @@ impl<'a> ScopesFound<'a> {
         report: &mut Report,
     ) -> Result<Self, StoreError> {
         let declared = Declared::load(rows, collection)?.unwrap_or_default();
-        if declared.is_in_use() && !head.scoped {
-            report.fault(format!("{collection}: its head does not say that it has scopes"));
-        }
-        for key in &declared.keys {
-            let (Built::UpTo(seq) | Built::Since(seq)) = key.built;
-            if seq > head.seq {
-                report.fault(format!("{collection}: the scopes of {} are ahead of it", key.key));
-            }
-        }
+        report.declared(collection, head, &declared);
         Ok(Self { rows, collection, declared, heads: BTreeMap::new(), entries: BTreeMap::new() })
     }
 
@@ -93,7 +85,7 @@ impl<'a> ScopesFound<'a> {
         for declared in &self.declared.keys {
             let number = declared.number;
             let heads_from = scope_key(collection, number, HEAD, &[]);
-            let (from, to) = range_of_key(collection, number);
+            let (from, to) = ScopeKey::range(collection, number);
             let mut entries = 0;
             self.rows.scan(&from, &to, &mut |key, row| {
                 let Some(value) = key.strip_prefix(&*heads_from) else {
