@@ -268,7 +268,7 @@ async fn begin(
 ) -> Result<Backend, StartError> {
     let first = [
         Transaction::BeginEpoch { epoch, database },
-        Transaction::Declare(config.scopes.clone()),
+        Transaction::DeclareScopes(config.scopes.clone()),
         Transaction::DeclareIndexes(config.indexes.clone()),
     ];
     let begin = move || {

@@ -66,7 +66,7 @@ pub enum Transaction {
     },
     /// Replaces the scope keys of all collections. At each opening, after the epoch began; those that are
     /// new are built by sweeps, and the scopes of a key are read when it is.
-    Declare(BTreeMap<Collection, Vec<ScopeKey>>),
+    DeclareScopes(BTreeMap<Collection, Vec<ScopeKey>>),
     /// Replaces the indexes of all collections, by which REST queries are carried out. At each opening, after
     /// the epoch began; those that are new are built by sweeps, and queries use an index when it is.
     DeclareIndexes(BTreeMap<Collection, Vec<Index>>),
@@ -173,7 +173,7 @@ pub enum TransactionAnswer {
     PlainUnit(Vec<Outcome>),
     /// The answer to [`Transaction::Sweep`].
     Swept(Swept),
-    /// The answer to [`Transaction::BeginEpoch`], [`Transaction::Declare`] and [`Transaction::DeclareIndexes`].
+    /// The answer to [`Transaction::BeginEpoch`], [`Transaction::DeclareScopes`] and [`Transaction::DeclareIndexes`].
     Begun,
 }
 
@@ -366,7 +366,7 @@ impl Transaction {
             Self::BeginEpoch { epoch, database } => {
                 sweep::begin_epoch(epoch, database, rows, context.now)
             }
-            Self::Declare(keys) => declare::declare(keys, rows),
+            Self::DeclareScopes(keys) => declare::declare(keys, rows),
             Self::DeclareIndexes(indexes) => declare::declare(indexes, rows),
         }
     }
@@ -383,7 +383,7 @@ impl Transaction {
             | Self::Plain(_)
             | Self::Sweep(_)
             | Self::BeginEpoch { .. }
-            | Self::Declare(_)
+            | Self::DeclareScopes(_)
             | Self::DeclareIndexes(_) => 1,
         };
         writes.max(1)

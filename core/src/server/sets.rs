@@ -85,7 +85,7 @@ impl Filter {
     }
 
     /// The access of a user to the scope.
-    pub(crate) fn sight(
+    pub(crate) fn access(
         &self,
         policy: &dyn Policy,
         by: &Asker<'_>,
@@ -174,7 +174,7 @@ impl NamedSet {
     }
 
     /// The access of a user to the set, and the scopes of which they may read nothing.
-    pub(crate) fn sight(
+    pub(crate) fn access(
         &self,
         policy: &dyn Policy,
         by: &Asker<'_>,

@@ -239,7 +239,7 @@ fn transaction(transaction: &Transaction) -> String {
         | Transaction::PlainUnit(_)
         | Transaction::Sweep(_)
         | Transaction::BeginEpoch { .. }
-        | Transaction::Declare(_)
+        | Transaction::DeclareScopes(_)
         | Transaction::DeclareIndexes(_) => {
             unreachable!("no session asks for it")
         }

@@ -24,7 +24,7 @@ impl Session {
     ) -> Access {
         let (policy, asker) = (cx.env.policy, self.asker());
         match filter {
-            Some(filter) => filter.sight(policy, &asker, collection),
+            Some(filter) => filter.access(policy, &asker, collection),
             None => policy.access(&asker, collection),
         }
     }
@@ -46,7 +46,7 @@ impl Session {
         set: &NamedSet,
         cx: &mut InputContext<'_, '_>,
     ) -> Sight {
-        let (access, lost) = set.sight(cx.env.policy, &self.asker(), collection);
+        let (access, lost) = set.access(cx.env.policy, &self.asker(), collection);
         if access != Access::None && !lost.is_empty() {
             self.lose_scopes(collection, &lost, cx);
         }

@@ -255,7 +255,8 @@ impl ServerSide {
             let parsed: Result<Vec<ScopeKey>, _> = texts.iter().map(|text| text.parse()).collect();
             keys.insert(collection, parsed.map_err(|error| error.to_string())?);
         }
-        let decision = Transaction::Declare(keys).decide(&self.rows, self.hub.context(self.now));
+        let decision =
+            Transaction::DeclareScopes(keys).decide(&self.rows, self.hub.context(self.now));
         self.rows.apply(decision.map_err(|error| error.message)?.batch);
         Ok(())
     }

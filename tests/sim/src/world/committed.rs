@@ -148,7 +148,7 @@ fn client_of(batch: &JobBatch<HubJob>, conn: ConnId) -> Option<ClientId> {
         | Transaction::PlainUnit(_)
         | Transaction::Sweep(_)
         | Transaction::BeginEpoch { .. }
-        | Transaction::Declare(_)
+        | Transaction::DeclareScopes(_)
         | Transaction::DeclareIndexes(_) => None,
     })
 }

@@ -67,7 +67,7 @@ impl World {
         if self.config.scopes.is_empty() {
             return;
         }
-        let declare = Transaction::Declare(self.config.scopes.clone());
+        let declare = Transaction::DeclareScopes(self.config.scopes.clone());
         let context = self.server.hub.context(self.server_clock.read(self.now));
         let decision = declare.decide(&self.store.rows, context).expect("the rows can be read");
         self.store.rows.apply(decision.batch);

@@ -15,7 +15,7 @@ fn keys(texts: &[&str]) -> Vec<ScopeKey> {
 }
 
 fn declare(texts: &[&str]) -> Transaction {
-    Transaction::Declare(BTreeMap::from([(todos(), keys(texts))]))
+    Transaction::DeclareScopes(BTreeMap::from([(todos(), keys(texts))]))
 }
 
 /// The rows of a scope: its members and leaves by their seqs, its count, and its horizon.
@@ -266,7 +266,7 @@ fn keys_that_are_no_longer_declared_leave_no_row() {
     store.commit(&declare(&["room"]));
     store.sweep_tombstones(u64::MAX);
     assert!(store.head().scoped);
-    store.commit(&Transaction::Declare(BTreeMap::new()));
+    store.commit(&Transaction::DeclareScopes(BTreeMap::new()));
     store.sweep_tombstones(u64::MAX);
     assert!(!store.head().scoped);
     let mut rows = 0;

@@ -8,7 +8,7 @@ use crate::rules::transaction::{Sweep, SweepPlace};
 
 fn declare(store: &mut Store, keys: &[&str]) {
     let keys: Vec<ScopeKey> = keys.iter().map(|key| key.parse().unwrap()).collect();
-    store.commit(&Transaction::Declare(BTreeMap::from([(todos(), keys)])));
+    store.commit(&Transaction::DeclareScopes(BTreeMap::from([(todos(), keys)])));
 }
 
 fn put(store: &mut Store, id: &str, json: &str) {

@@ -13,7 +13,7 @@ const NEW: &str = r#"{"recordId":"r","data":{"room":"a"}}"#;
 fn host() -> Host {
     let mut host = Host::new();
     let keys = BTreeMap::from([(todos(), Vec::from(["room".parse::<ScopeKey>().unwrap()]))]);
-    let decision = Transaction::Declare(keys).decide(&host.rows, host.hub.context(host.now));
+    let decision = Transaction::DeclareScopes(keys).decide(&host.rows, host.hub.context(host.now));
     host.rows.apply(decision.unwrap().batch);
     host
 }

@@ -32,7 +32,7 @@ pub(super) const FILTERS: [(&str, Test); 6] = [
 pub(super) fn declared(world: &mut World) {
     let keys = ["room", "members[]", "project+status"].map(|key| key.parse::<ScopeKey>().unwrap());
     let keys = BTreeMap::from([(todos(), keys.to_vec())]);
-    world.store.commit(&Transaction::Declare(keys));
+    world.store.commit(&Transaction::DeclareScopes(keys));
 }
 
 /// The knowledge of a level-1 app that puts each change into its list.
