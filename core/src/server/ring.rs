@@ -364,9 +364,11 @@ impl Ring {
     #[must_use]
     #[inline]
     pub(crate) fn next(&self, at: Seq, scopes: Option<&ScopeSet>) -> Option<Upcoming<'_>> {
-        if self.head <= at {
-            return None;
-        }
+        // nearly always: a session asks for each of its streams, and one of them has moved
+        if self.head <= at { None } else { self.next_of_more(at, scopes) }
+    }
+
+    fn next_of_more(&self, at: Seq, scopes: Option<&ScopeSet>) -> Option<Upcoming<'_>> {
         let next = match scopes {
             None => Some(at.next()),
             Some(scopes) => match self.scopes.next(at, scopes) {
