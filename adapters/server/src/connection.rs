@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use synclayer_core::{
     Bucket, ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput, Token, User,
-    pump,
+    UserId, pump,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
@@ -20,7 +20,7 @@ use crate::admission::{AdmittedRequest, ConnectionPermit};
 use crate::budget::{Account, FLOOR};
 use crate::commit::{Job, SHARE};
 use crate::fairness::Principal;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mail, Mailbox};
 use crate::refusals::Sender;
 use crate::shared::{Caller, Login, LoginError, Shared};
 use crate::socket::{Received, Socket};
@@ -30,6 +30,8 @@ use crate::turns::SLICE;
 const ROOM_BYTES: usize = 256 << 10;
 /// The code of a close after which it may be tried again.
 const TRY_AGAIN_LATER: u16 = 1013;
+/// The code of a close by which the server parts with a user.
+const KICKED: u16 = 1008;
 /// When nothing is due.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The number of frames that are handed in before anything is sent and others have their turn.
@@ -166,9 +168,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn take_mail(&mut self) {
         self.recheck_token();
-        for input in self.mailbox.take() {
-            self.transacting &= !matches!(input, SessionInput::Transacted(_));
-            self.handle(input);
+        for mail in self.mailbox.take() {
+            match mail {
+                Mail::Input(input) => {
+                    self.transacting &= !matches!(input, SessionInput::Transacted(_));
+                    self.handle(input);
+                }
+                Mail::Kick(user) => self.kick(&user),
+            }
+        }
+    }
+
+    /// Ends the connection if it is this user's.
+    fn kick(&mut self, user: &UserId) {
+        if self.session.status().user == Some(user) {
+            self.socket.close(KICKED, "the server has ended the connections of this user");
+            self.closing = true;
         }
     }
 

@@ -8,7 +8,7 @@ use std::thread;
 use axum::Router;
 use synclayer_core::{
     DatabaseId, Epoch, Health, NameError, ServerStore, StoreError, Sweep, SweepPlace, Transaction,
-    TransactionAnswer,
+    TransactionAnswer, UserId,
 };
 use tokio::sync::watch;
 use tokio::task;
@@ -178,6 +178,32 @@ impl Embedded {
     /// (`AUTH_EXPIRED`), and has to send a fresh one; until then nothing is served to it.
     pub fn recheck_tokens(&self) {
         self.shared.recheck_tokens();
+    }
+
+    /// Ends the WebSockets of a user, with close code 1008 and behind what was handed to them already.
+    /// Their devices keep what they hold and have written, come again with backoff, and are let in if their
+    /// token is good: to keep a user out, take their tokens away first. Calls under way are answered.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use synclayer_server::{Embedded, MemoryServerStore, ServerConfig, StaticTokens, UserId};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (ann, bob) = (UserId::new("ann")?, UserId::new("bob")?);
+    /// let tokens = StaticTokens::new([(ann.clone(), "token-of-ann"), (bob.clone(), "token-of-bob")]);
+    /// let config = ServerConfig::new().authenticator(Arc::new(tokens.clone()));
+    /// let server = Embedded::open(config, Arc::new(MemoryServerStore::new())).await?;
+    /// // ann is not to come back
+    /// tokens.replace([(bob, "token-of-bob")]);
+    /// server.kick(&ann);
+    /// # server.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn kick(&self, user: &UserId) {
+        self.shared.kick(user);
     }
 
     /// Asks the policy again what the users of all WebSockets may see, such as after it was

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use synclayer_core::{
     Bucket, ConnId, Epoch, ReadAnswer, ReadRequest, ServerLimits, ServerStore, SessionInput,
-    StoreError, StoreErrorKind, Ticket, Token, User,
+    StoreError, StoreErrorKind, Ticket, Token, User, UserId,
 };
 use tokio::task;
 
@@ -22,7 +22,7 @@ use crate::config::ServerConfig;
 use crate::fairness::Principal;
 use crate::feed::Feed;
 use crate::lockout::Lockout;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mail, Mailbox};
 use crate::reads::{self, Bounds, ReadError, Reads, Turn};
 use crate::refusals::Refusals;
 
@@ -161,6 +161,12 @@ impl Shared {
     pub(crate) fn recheck_tokens(&self) {
         self.round.fetch_add(1, Ordering::SeqCst);
         self.presence().mailboxes.values().for_each(|mailbox| mailbox.wake());
+    }
+
+    /// Ends the connections of a user.
+    pub(crate) fn kick(&self, user: &UserId) {
+        let presence = self.presence();
+        presence.mailboxes.values().for_each(|mailbox| mailbox.put(Mail::Kick(user.clone())));
     }
 
     /// Lets every connection ask again what its user may see.

@@ -75,6 +75,40 @@ async fn a_connection_whose_token_is_gone_has_to_send_a_fresh_one() {
     by_url.expect("insert").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_is_kicked_may_come_again_with_a_token_that_is_good() {
+    let (server, tokens) = serve_tokens().await;
+    let mut by_url = Peer::connect(&server, "?token=a-token", &[]).await;
+    let mut by_message = Peer::connect(&server, "", &[]).await;
+    by_message.send(r#"{"type":"auth","token":"a-token"}"#).await;
+    by_message.expect("authenticated").await;
+    let mut bob = Peer::connect(&server, "?token=b-token", &[]).await;
+    let mut nobody = Peer::connect(&server, "", &[]).await;
+    for peer in [&mut by_url, &mut by_message, &mut bob] {
+        peer.subscribe("todos").await;
+    }
+    server.embedded().kick(&user("ann"));
+    for peer in [&mut by_url, &mut by_message] {
+        assert_eq!(peer.closed().await, 1008);
+    }
+    nobody.send(r#"{"type":"auth","token":"b-token"}"#).await;
+    nobody.expect("authenticated").await;
+    let mut again = Peer::connect(&server, "?token=a-token", &[]).await;
+    again.subscribe("todos").await;
+    insert(&server, "a-token", "1").await;
+    for peer in [&mut again, &mut bob] {
+        peer.expect("insert").await;
+    }
+
+    // who is to stay outside has no token that is good
+    tokens.replace([(user("bob"), "b-token")]);
+    server.embedded().kick(&user("ann"));
+    assert_eq!(again.closed().await, 1008);
+    let refused = Peer::try_connect(server.local_addr(), "?token=a-token", &[]).await;
+    assert_eq!(refused.err(), Some(401));
+    bob.expect_quiet().await;
+}
+
 const SECRET: &[u8] = b"a secret that is long enough for HS256";
 
 /// A token of ann for these rooms.
