@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value, json};
 use synclayer_core::UserId;
 use synclayer_server::{
-    AuthError, Authenticator, Identified, JwtSigner, JwtTokens, Revoked, StaticTokens, Token,
+    AuthError, Authenticating, Authenticator, JwtSigner, JwtTokens, Revoked, StaticTokens, Token,
 };
 
 use crate::failure::{Code, Failure, unreadable};
@@ -31,6 +31,10 @@ pub(crate) struct JwtArgs {
     /// key (PEM); several may be given
     #[arg(long, value_name = "FILE")]
     jwt_public_key: Vec<PathBuf>,
+    /// Let users in whose tokens are signed by RS256, ES256 or EdDSA with the other half of a public key at this
+    /// address (JWKS): https, or http on this machine. It is read again when a token has another key
+    #[arg(long, value_name = "URL")]
+    jwt_jwks_url: Option<String>,
     /// Take only tokens of this issuer (iss)
     #[arg(long, value_name = "NAME")]
     jwt_issuer: Option<String>,
@@ -55,18 +59,24 @@ impl JwtArgs {
         for file in &self.jwt_public_key {
             tokens = tokens.public_key(&read(file)?).map_err(|error| of(file, &error))?;
         }
+        if let Some(url) = &self.jwt_jwks_url {
+            let refused = |error| format!("--jwt-jwks-url {url} can't be used: {error}");
+            tokens = tokens.jwks_url(url).map_err(refused)?;
+        }
         if let Some(issuer) = &self.jwt_issuer {
             tokens = tokens.issuer(issuer);
         }
         tokens = tokens.audience(&self.jwt_audience).user_claim(&self.jwt_user_claim);
         tokens.revoke(self.read_revoked()?);
-        let has_keys = self.jwt_secret.is_some() || !self.jwt_public_key.is_empty();
+        let has_keys = self.jwt_secret.is_some()
+            || self.jwt_jwks_url.is_some()
+            || !self.jwt_public_key.is_empty();
         let is_asked = self.jwt_issuer.is_some()
             || !self.jwt_audience.is_empty()
             || self.jwt_revoked.is_some();
         if is_asked && !has_keys {
-            return Err("there is no key for JSON web tokens: give --jwt-secret or \
-                        --jwt-public-key, or leave the other options out"
+            return Err("there is no key for JSON web tokens: give --jwt-secret, \
+                        --jwt-public-key or --jwt-jwks-url, or leave the other options out"
                 .into());
         }
         Ok(has_keys.then_some(tokens))
@@ -122,11 +132,15 @@ pub(crate) struct Users {
 }
 
 impl Authenticator for Users {
-    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
-        match (self.table.authenticate(token), &self.jwt) {
-            (Err(AuthError::Wrong), Some(jwt)) => jwt.authenticate(token),
-            (answer, _) => answer,
-        }
+    fn authenticate<'a>(&'a self, token: &'a Token) -> Authenticating<'a> {
+        let Some(jwt) = &self.jwt else { return self.table.authenticate(token) };
+        Box::pin(async move {
+            match self.table.authenticate(token).await {
+                Err(AuthError::Wrong) => jwt.authenticate(token).await,
+                Ok(known) if jwt.is_revoked(&known.user) => Err(AuthError::Expired),
+                answer => answer,
+            }
+        })
     }
 }
 

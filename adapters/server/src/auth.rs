@@ -2,29 +2,42 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::future::ready;
 use std::hint::black_box;
 use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use synclayer_core::{Document, Token, UserId};
 
+/// The answer of an [`Authenticator`], perhaps later.
+pub type Authenticating<'a> =
+    Pin<Box<dyn Future<Output = Result<Identified, AuthError>> + Send + 'a>>;
+
 /// Maps a token to its user.
 ///
-/// It is asked on the server's own threads: it must be quick and not block.
+/// It may take its time, as where it has to ask somebody else: nobody but the caller waits meanwhile. It
+/// is asked for [`max_logins`](crate::ServerConfig::max_logins) tokens at a time, and given up after
+/// [`login_timeout`](crate::ServerConfig::login_timeout) or when it panics; then the caller is told to come
+/// again. Its future runs on the server's own threads, in a tokio runtime: it must not block them.
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// use synclayer_server::{AuthError, Authenticator, Identified, Token, UserId};
+/// use synclayer_server::{AuthError, Authenticating, Authenticator, Identified, Token, UserId};
 ///
 /// /// A token is the name of its user, and is valid for an hour.
 /// struct Names;
 ///
 /// impl Authenticator for Names {
-///     fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
-///         let user = UserId::new(token.reveal()).map_err(|_| AuthError::Wrong)?;
-///         Ok(Identified::as_user(user).valid_for(Duration::from_secs(3600)))
+///     fn authenticate<'a>(&'a self, token: &'a Token) -> Authenticating<'a> {
+///         Box::pin(async move {
+///             // such as a look into a database: an error of that is `AuthError::Unavailable`
+///             tokio::task::yield_now().await;
+///             let user = UserId::new(token.reveal()).map_err(|_| AuthError::Wrong)?;
+///             Ok(Identified::as_user(user).valid_for(Duration::from_secs(3600)))
+///         })
 ///     }
 /// }
 /// ```
@@ -32,12 +45,12 @@ pub trait Authenticator: Send + Sync {
     /// The user of a token.
     ///
     /// # Errors
-    /// When it is nobody's, or not any more.
-    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError>;
+    /// When it is nobody's, or not any more, or when that can't be said now.
+    fn authenticate<'a>(&'a self, token: &'a Token) -> Authenticating<'a>;
 }
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
-    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
+    fn authenticate<'a>(&'a self, token: &'a Token) -> Authenticating<'a> {
         (**self).authenticate(token)
     }
 }
@@ -98,6 +111,9 @@ pub enum AuthError {
     /// It was somebody's.
     #[error("the token has expired")]
     Expired,
+    /// That can't be said now, as where the one who knows can't be reached.
+    #[error("nobody can tell now whose the token is: try again later")]
+    Unavailable,
 }
 
 /// A table of tokens that never expire. Clones share it.
@@ -148,14 +164,7 @@ impl StaticTokens {
         gone.drain(..surplus);
     }
 
-    fn table(&self) -> RwLockReadGuard<'_, Table> {
-        // it is whole at any time
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Authenticator for StaticTokens {
-    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
+    fn look_up(&self, token: &Token) -> Result<Identified, AuthError> {
         // all are compared, so that the time tells nothing of how near the token came
         let mut found = None;
         let table = self.table();
@@ -169,6 +178,17 @@ impl Authenticator for StaticTokens {
         let refused = if was_good { AuthError::Expired } else { AuthError::Wrong };
         let user = found.filter(|_| !token.reveal().is_empty()).ok_or(refused)?;
         Ok(Identified::as_user(user.clone()))
+    }
+
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
+        // it is whole at any time
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Authenticator for StaticTokens {
+    fn authenticate<'a>(&'a self, token: &'a Token) -> Authenticating<'a> {
+        Box::pin(ready(self.look_up(token)))
     }
 }
 
@@ -194,7 +214,7 @@ mod tests {
         let user = |name| UserId::new(name).unwrap();
         let tokens =
             StaticTokens::new([(user("ann"), "abc"), (user("bob"), "abd"), (user("x"), "")]);
-        let ask = |token| tokens.authenticate(&Token::from(token)).map(|known| known.user);
+        let ask = |token| tokens.look_up(&Token::from(token)).map(|known| known.user);
         assert_eq!(ask("abc"), Ok(user("ann")));
         assert_eq!(ask("abd"), Ok(user("bob")));
         for wrong in ["", "ab", "abcd", "ABC"] {
@@ -207,7 +227,7 @@ mod tests {
     fn a_token_that_is_gone_has_expired_until_it_is_given_again() {
         let ann = || UserId::new("ann").unwrap();
         let tokens = StaticTokens::new([(ann(), "first")]);
-        let ask = |token: &str| tokens.authenticate(&Token::from(token)).map(|known| known.user);
+        let ask = |token: &str| tokens.look_up(&Token::from(token)).map(|known| known.user);
         tokens.replace([(ann(), "second")]);
         assert_eq!((ask("first"), ask("never")), (Err(AuthError::Expired), Err(AuthError::Wrong)));
         tokens.replace([(ann(), "first")]);

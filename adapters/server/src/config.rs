@@ -90,6 +90,11 @@ pub struct ServerConfig {
     /// The time within which that many wrong tokens lock out, and for which they do. Default 1
     /// minute.
     pub login_lockout: Duration,
+    /// The maximal number of tokens that the authenticator is asked about at a time; others wait. Default 64.
+    pub max_logins: usize,
+    /// The time within which it has to answer, waiting included. Who waited for longer is told to try again
+    /// later, and a WebSocket whose token was to be checked again is closed with 1013. Default 5 s.
+    pub login_timeout: Duration,
     /// The memory that frames being read and answers being written share, in bytes. A user, or an
     /// address of peers without one, has twice as much as is free at most, so that others find the
     /// rest. Where there is no more for them, their connections that hold more than 16 KiB are read no
@@ -146,6 +151,8 @@ impl Default for ServerConfig {
             trusted_proxies: Vec::new(),
             login_failures: 20,
             login_lockout: Duration::from_secs(60),
+            max_logins: 64,
+            login_timeout: Duration::from_secs(5),
             memory_budget: 256 << 20,
             max_reads: 8,
             read_time: Duration::from_secs(10),
@@ -293,6 +300,8 @@ impl ServerConfig {
         max_unauthenticated: usize,
         login_failures: u32,
         login_lockout: Duration,
+        max_logins: usize,
+        login_timeout: Duration,
         memory_budget: usize,
         max_reads: usize,
         read_time: Duration,

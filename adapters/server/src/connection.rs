@@ -9,20 +9,21 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use synclayer_core::{
-    Bucket, ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput, Token, User,
-    UserId, pump,
+    Bucket, ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput, Ticket,
+    Token, User, UserId, pump,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::admission::{AdmittedRequest, ConnectionPermit};
+use crate::auth::AuthError;
 use crate::budget::{Account, FLOOR};
 use crate::commit::{Job, SHARE};
 use crate::fairness::Principal;
 use crate::mailbox::{Mail, Mailbox};
 use crate::refusals::Sender;
-use crate::shared::{Caller, Login, LoginError, Shared};
+use crate::shared::{Caller, Known, Login, LoginError, Shared};
 use crate::socket::{Received, Socket};
 use crate::turns::SLICE;
 
@@ -32,6 +33,8 @@ const ROOM_BYTES: usize = 256 << 10;
 const TRY_AGAIN_LATER: u16 = 1013;
 /// The code of a close by which the server parts with a user.
 const KICKED: u16 = 1008;
+/// The reason of such a close where the authenticator did not answer.
+const UNTOLD: &str = "nobody can tell now whose the token is";
 /// When nothing is due.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The number of frames that are handed in before anything is sent and others have their turn.
@@ -51,6 +54,9 @@ pub(crate) struct Peer {
     pub(crate) address: Option<IpAddr>,
 }
 
+/// A token that is being looked at, and the answer.
+type LoggingIn = Pin<Box<dyn Future<Output = (Ticket<Token>, Result<Known, LoginError>)> + Send>>;
+
 /// A connection that was accepted.
 pub(crate) struct Connection<S> {
     shared: Arc<Shared>,
@@ -65,6 +71,8 @@ pub(crate) struct Connection<S> {
     expires: Option<Instant>,
     /// The token that let it in, until that has expired.
     login: Option<Login>,
+    /// Nothing is read meanwhile, so that there is one at most.
+    logging_in: Option<LoggingIn>,
     /// The rate of the user's connections together.
     bucket: Option<Arc<Mutex<Bucket>>>,
     peer: Peer,
@@ -131,6 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             alarm: Box::pin(sleep(NEVER)),
             expires,
             login,
+            logging_in: None,
             bucket: None,
             peer,
             principal,
@@ -145,6 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Serves the connection until it ends, and parts with the peer.
     pub(crate) async fn run(&mut self) {
         loop {
+            while self.is_login_outdated() {
+                // in a place of its own: hardly ever, and each connection would have the room for it
+                if !Box::pin(self.recheck_token()).await {
+                    return self.leave();
+                }
+            }
             self.take_mail();
             self.pump();
             if self.closing {
@@ -167,7 +182,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn take_mail(&mut self) {
-        self.recheck_token();
         for mail in self.mailbox.take() {
             match mail {
                 Mail::Input(input) => {
@@ -187,18 +201,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Asks again whose the token is, where the server was told to.
-    fn recheck_token(&mut self) {
-        let login = self.login.as_ref();
-        let Some(known) = login.and_then(|login| self.shared.recheck(login)) else { return };
+    fn is_login_outdated(&self) -> bool {
+        !self.closing && self.login.as_ref().is_some_and(|login| self.shared.is_outdated(login))
+    }
+
+    /// Asks again whose the token is. Until that is known, nothing is served. Returns `false` if the
+    /// connection has to make room for others meanwhile.
+    async fn recheck_token(&mut self) -> bool {
+        let Some(login) = &self.login else { return true };
+        let known = tokio::select! {
+            biased;
+            () = self.peer.permit.ended() => return false,
+            known = self.shared.recheck(login) => known,
+        };
         let user = self.session.status().user;
-        match known.filter(|known| Some(&known.user.id) == user) {
-            Some(known) => {
+        match known {
+            Ok(known) if Some(&known.user.id) == user => {
                 self.expires = known.expires;
                 self.login = Some(known.login);
             }
-            None => self.expire(),
+            Ok(_) | Err(AuthError::Wrong | AuthError::Expired) => self.expire(),
+            Err(AuthError::Unavailable) => self.refuse(UNTOLD),
         }
+        true
     }
 
     fn expire(&mut self) {
@@ -324,10 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.socket.close(code, reason);
                     self.closing = true;
                 }
-                SessionAction::Authenticate(ticket) => {
-                    let known = self.authenticate(ticket.question());
-                    self.mailbox.put(ticket.answer(known));
-                }
+                SessionAction::Authenticate(ticket) => self.log_in(ticket),
                 SessionAction::Transact(ticket) => {
                     self.transacting = true;
                     let job = Job::Ticket(ticket, Arc::clone(&self.mailbox));
@@ -348,16 +370,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Finds out whose token this is, and lets the connection in.
-    fn authenticate(&mut self, token: &Token) -> Option<User> {
-        let known = match self.shared.authenticate(token, self.peer.address) {
-            Ok(known) => known,
-            Err(LoginError::Auth(_)) => return None,
+    /// Begins to find out whose token this is.
+    fn log_in(&mut self, ticket: Ticket<Token>) {
+        let (shared, address) = (Arc::clone(&self.shared), self.peer.address);
+        self.logging_in = Some(Box::pin(async move {
+            let known = shared.authenticate(ticket.question(), address).await;
+            (ticket, known)
+        }));
+    }
+
+    fn logged_in(&mut self, ticket: Ticket<Token>, known: Result<Known, LoginError>) {
+        let user = match known {
+            Ok(known) => self.let_in(known),
+            Err(LoginError::Auth(AuthError::Wrong | AuthError::Expired)) => None,
+            Err(LoginError::Auth(AuthError::Unavailable)) => return self.refuse(UNTOLD),
             Err(LoginError::LockedOut(_)) => {
-                self.refuse("too many wrong tokens came from this address");
-                return None;
+                return self.refuse("too many wrong tokens came from this address");
             }
         };
+        if !self.closing {
+            self.handle(ticket.answer(user));
+        }
+    }
+
+    /// Lets the connection in, if it may be counted to its address.
+    fn let_in(&mut self, known: Known) -> Option<User> {
         if self.peer.admitted.is_none() {
             self.peer.admitted = self.peer.permit.admit(self.peer.address);
             if self.peer.admitted.is_none() {
@@ -428,6 +465,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn poll_both_ways(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(logging_in) = &mut self.logging_in
+            && let Poll::Ready((ticket, known)) = logging_in.as_mut().poll(cx)
+        {
+            self.logging_in = None;
+            self.logged_in(ticket, known);
+            return Poll::Ready(Event::Woken);
+        }
         let waited = self.socket.wants_flush();
         if waited && let Poll::Ready(written) = self.socket.poll_flush(cx) {
             return Poll::Ready(if written.is_ok() { Event::Written } else { Event::Gone });
@@ -442,7 +486,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let has_room = self.socket.waiting() < ROOM_BYTES;
-        if self.closing || !has_room || !self.session.wants_frames() || self.has_its_share() {
+        let is_ready = self.session.wants_frames() && self.logging_in.is_none();
+        if self.closing || !has_room || !is_ready || self.has_its_share() {
             return Poll::Pending;
         }
         ready!(self.account.poll_room(cx));

@@ -113,7 +113,7 @@ mod tls;
 mod turns;
 mod upgrade;
 
-pub use auth::{AuthError, Authenticator, Identified, StaticTokens};
+pub use auth::{AuthError, Authenticating, Authenticator, Identified, StaticTokens};
 pub use config::{Metrics, ServerConfig};
 // all that the traits of this crate need
 pub use bytes::Bytes;

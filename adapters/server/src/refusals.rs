@@ -22,6 +22,7 @@ pub(crate) struct Refusals {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Cause {
     Handshake,
+    Authenticator,
     Host,
     Origin,
     Login,
@@ -69,6 +70,13 @@ impl Refusals {
                       (--ca), and use a name that stands in the certificate";
         if let Some(more) = self.turn(Cause::Handshake, Instant::now()) {
             tracing::warn!(%error, more, "a TLS handshake failed: {advice}");
+        }
+    }
+
+    /// The authenticator could not say whose a token is.
+    pub(crate) fn authenticator(&self, failure: &str) {
+        if let Some(more) = self.turn(Cause::Authenticator, Instant::now()) {
+            tracing::error!(failure, more, "the authenticator did not say whose a token is");
         }
     }
 
@@ -169,9 +177,12 @@ impl Cause {
             Self::Rate => {
                 "refused what came too fast: raise the rate, or let the app write less often"
             }
-            Self::Handshake | Self::Host | Self::Origin | Self::Path | Self::Sense => {
-                "refused what is not valid: the app that sent it has to be changed"
-            }
+            Self::Authenticator
+            | Self::Handshake
+            | Self::Host
+            | Self::Origin
+            | Self::Path
+            | Self::Sense => "refused what is not valid: the app that sent it has to be changed",
         }
     }
 }

@@ -141,13 +141,22 @@ pub(crate) fn too_many() -> Reply {
 }
 
 /// Identifies the caller by the token of a request.
-pub(crate) fn identify(shared: &Shared, parts: &Parts, remote: &Remote) -> Result<Caller, Reply> {
+pub(crate) async fn identify(
+    shared: &Shared,
+    parts: &Parts,
+    remote: &Remote,
+) -> Result<Caller, Reply> {
     let token = bearer(&parts.headers).or_else(|| token_in(parts.uri.query()?));
-    shared.identify(token.as_ref(), remote.address).map_err(|error| {
+    shared.identify(token.as_ref(), remote.address).await.map_err(|error| {
         let message = error.to_string();
         match error {
             LoginError::Auth(AuthError::Wrong) => Reply::error(ErrorCode::AuthFailed, &message),
             LoginError::Auth(AuthError::Expired) => Reply::error(ErrorCode::AuthExpired, &message),
+            LoginError::Auth(AuthError::Unavailable) => {
+                let refusal = Reply::error(ErrorCode::ServerError, &message);
+                let status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+                with_retry(Reply { status, ..refusal }, 1)
+            }
             LoginError::LockedOut(wait) => {
                 let refusal = Reply::error(ErrorCode::RateLimitExceeded, &message);
                 with_retry(refusal, wait.as_secs() + 1)

@@ -117,7 +117,7 @@ async fn reply(
     remote: &Remote,
     mut body: Body,
 ) -> Result<(Reply, Hold), Reply> {
-    let (user, mut hold) = match admit(shared, parts, remote) {
+    let (user, mut hold) = match admit(shared, parts, remote).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             discard(shared, body).await;
@@ -168,8 +168,12 @@ async fn reply(
 }
 
 /// Identifies the user of a call, and counts it against their rate.
-fn admit(shared: &Shared, parts: &Parts, remote: &Remote) -> Result<(Option<User>, Hold), Reply> {
-    let user = match identify(shared, parts, remote)? {
+async fn admit(
+    shared: &Shared,
+    parts: &Parts,
+    remote: &Remote,
+) -> Result<(Option<User>, Hold), Reply> {
+    let user = match identify(shared, parts, remote).await? {
         Caller::Anyone => None,
         Caller::Known(known) => Some(known.user),
         Caller::Unknown => {

@@ -7,14 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use synclayer_core::{
     Bucket, ConnId, Epoch, ReadAnswer, ReadRequest, ServerLimits, ServerStore, SessionInput,
     StoreError, StoreErrorKind, Ticket, Token, User, UserId,
 };
+use tokio::sync::Semaphore;
 use tokio::task;
+use tokio::time::timeout;
 
 use crate::admission::Admission;
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Authenticator, Identified};
 use crate::budget::{Account, Budget};
 use crate::clock::Clock;
 use crate::commit::Commits;
@@ -36,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Arc<Admission>,
     pub(crate) budget: Arc<Budget>,
     lockout: Lockout,
+    /// The tokens that the authenticator may be asked about beside those that it is.
+    logins: Semaphore,
     /// The number of times that the tokens of all connections were to be checked again.
     round: AtomicU64,
     store: Arc<dyn ServerStore>,
@@ -101,6 +106,7 @@ impl Shared {
             admission: Arc::new(Admission::new(&config)),
             budget: Arc::new(Budget::new(config.memory_budget)),
             lockout: Lockout::new(config.login_failures, config.login_lockout),
+            logins: Semaphore::new(config.max_logins.clamp(1, Semaphore::MAX_PERMITS)),
             round: AtomicU64::new(0),
             store,
             reads: Arc::new(Reads::new(config.max_reads)),
@@ -118,7 +124,7 @@ impl Shared {
     }
 
     /// Identifies the caller by a token.
-    pub(crate) fn identify(
+    pub(crate) async fn identify(
         &self,
         token: Option<&Token>,
         address: Option<IpAddr>,
@@ -126,19 +132,19 @@ impl Shared {
         match (&self.config.authenticator, token) {
             (None, _) => Ok(Caller::Anyone),
             (Some(_), None) => Ok(Caller::Unknown),
-            (Some(_), Some(token)) => self.authenticate(token, address).map(Caller::Known),
+            (Some(_), Some(token)) => self.authenticate(token, address).await.map(Caller::Known),
         }
     }
 
     /// Finds out whose token this is, unless too many wrong ones came from this address.
-    pub(crate) fn authenticate(
+    pub(crate) async fn authenticate(
         &self,
         token: &Token,
         address: Option<IpAddr>,
     ) -> Result<Known, LoginError> {
         let now = Instant::now();
         self.lockout.check(address, now).map_err(LoginError::LockedOut)?;
-        let known = self.ask(token, now).inspect_err(|error| {
+        let known = self.ask(token, now).await.inspect_err(|error| {
             if *error == AuthError::Wrong && self.lockout.note_failure(address, now) {
                 tracing::warn!(?address, "locked an address out, which sent many wrong tokens");
             }
@@ -146,15 +152,36 @@ impl Shared {
         Ok(known)
     }
 
-    fn ask(&self, token: &Token, now: Instant) -> Result<Known, AuthError> {
+    async fn ask(&self, token: &Token, now: Instant) -> Result<Known, AuthError> {
         // before the authenticator, or a change of its mind just then would be missed
         let round = self.round.load(Ordering::SeqCst);
-        let authenticator = self.config.authenticator.as_ref();
-        let identified = authenticator.ok_or(AuthError::Wrong)?.authenticate(token)?;
+        let authenticator = self.config.authenticator.as_ref().ok_or(AuthError::Wrong)?;
+        let identified = self.ask_in_time(&**authenticator, token).await?;
         let expires = identified.valid_for.and_then(|valid| now.checked_add(valid));
         let login = Login { token: token.clone(), round };
         let user = User { id: identified.user, claims: identified.claims };
         Ok(Known { user, expires, login })
+    }
+
+    /// Asks for as long as one may wait, when it is this token's turn.
+    async fn ask_in_time(
+        &self,
+        authenticator: &dyn Authenticator,
+        token: &Token,
+    ) -> Result<Identified, AuthError> {
+        let ask = async {
+            let _turn = self.logins.acquire().await;
+            // not called before it is polled: the call may panic, too
+            AssertUnwindSafe(async { authenticator.authenticate(token).await }).catch_unwind().await
+        };
+        let failure = match timeout(self.config.login_timeout, ask).await {
+            Ok(Ok(Err(AuthError::Unavailable))) => "it says so",
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(_)) => "it panicked",
+            Err(_) => "it took too long",
+        };
+        self.refusals.authenticator(failure);
+        Err(AuthError::Unavailable)
     }
 
     /// Lets every connection ask again whose its token is.
@@ -175,10 +202,14 @@ impl Shared {
         presence.mailboxes.values().for_each(|mailbox| mailbox.put(SessionInput::RightsChanged));
     }
 
-    /// Asks again for the token of a connection, if that is due. `Some(None)` if it is good no more.
-    pub(crate) fn recheck(&self, login: &Login) -> Option<Option<Known>> {
-        let is_due = login.round != self.round.load(Ordering::SeqCst);
-        is_due.then(|| self.ask(&login.token, Instant::now()).ok())
+    /// Returns `true` if the token of a connection was let in before all were to be checked again.
+    pub(crate) fn is_outdated(&self, login: &Login) -> bool {
+        login.round != self.round.load(Ordering::SeqCst)
+    }
+
+    /// Asks again whose the token of a connection is.
+    pub(crate) async fn recheck(&self, login: &Login) -> Result<Known, AuthError> {
+        self.ask(&login.token, Instant::now()).await
     }
 
     /// Gives a new connection its id and its mailbox.

@@ -33,7 +33,7 @@ pub(crate) async fn websocket(
         return refuse_origin(&shared, &parts.headers);
     }
     let remote = Remote::new(&shared, &parts);
-    match accept(&shared, &mut parts, &remote) {
+    match accept(&shared, &mut parts, &remote).await {
         Ok(response) => response,
         Err(refusal) => {
             shared.refusals.reply(&remote.sender(None), &refusal);
@@ -42,12 +42,12 @@ pub(crate) async fn websocket(
     }
 }
 
-fn accept(
+async fn accept(
     shared: &Arc<Shared>,
     parts: &mut Parts,
     remote: &Remote,
 ) -> Result<Response<Body>, Reply> {
-    let caller = identify(shared, parts, remote)?;
+    let caller = identify(shared, parts, remote).await?;
     let key = handshake_key(parts)?;
     let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         return Err(Reply::error(ErrorCode::ServerError, "the connection can't be upgraded"));

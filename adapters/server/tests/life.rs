@@ -12,7 +12,8 @@ use common::{PATIENCE, Peer, http, open};
 use serde_json::json;
 use synclayer_core::{Batch, Rows, ServerStore, StoreError, StoreErrorKind, Token, UserId};
 use synclayer_server::{
-    AuthError, Authenticator, Identified, MemoryServerStore, Server, ServerConfig, StartError,
+    AuthError, Authenticating, Authenticator, Identified, MemoryServerStore, Server, ServerConfig,
+    StartError,
 };
 
 /// A store whose commits take as long as the test wants.
@@ -346,14 +347,16 @@ async fn old_tombstones_are_swept_away() {
 struct Brief;
 
 impl Authenticator for Brief {
-    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
-        let name = token.reveal().split(' ').next().unwrap_or_default();
-        let user = Identified::as_user(UserId::new(name).map_err(|_| AuthError::Wrong)?);
-        match token.reveal().split_once(' ') {
-            Some((_, "old")) => Err(AuthError::Expired),
-            Some((_, "brief")) => Ok(user.valid_for(Duration::from_millis(20))),
-            Some(_) | None => Ok(user),
-        }
+    fn authenticate<'a>(&'a self, token: &'a Token) -> Authenticating<'a> {
+        Box::pin(async move {
+            let name = token.reveal().split(' ').next().unwrap_or_default();
+            let user = Identified::as_user(UserId::new(name).map_err(|_| AuthError::Wrong)?);
+            match token.reveal().split_once(' ') {
+                Some((_, "old")) => Err(AuthError::Expired),
+                Some((_, "brief")) => Ok(user.valid_for(Duration::from_millis(20))),
+                Some(_) | None => Ok(user),
+            }
+        })
     }
 }
 

@@ -68,7 +68,7 @@ impl Verifier<Vec<u8>> for Verifying {
                 UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der).verify(message, signature)
             }
             (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, e }) => {
-                let key = RsaPublicKeyComponents { n, e };
+                let key = RsaPublicKeyComponents { n: unsigned(n), e: unsigned(e) };
                 key.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature)
             }
             (Algorithm::ES256, DecodingKeyKind::SecretOrDer(point)) => {
@@ -81,6 +81,12 @@ impl Verifier<Vec<u8>> for Verifying {
         };
         verified.map_err(|_| SignatureError::new())
     }
+}
+
+/// The bytes of a number without those that say only that it is above zero, which some write.
+fn unsigned(bytes: &[u8]) -> &[u8] {
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    &bytes[zeros..]
 }
 
 struct Signing {

@@ -14,7 +14,8 @@ fn hour() -> Duration {
 }
 
 fn ask(tokens: &JwtTokens, token: &str) -> Result<Identified, AuthError> {
-    tokens.authenticate(&Token::from(token))
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(tokens.authenticate(&Token::from(token)))
 }
 
 fn user(tokens: &JwtTokens, token: &str) -> Result<String, AuthError> {

@@ -1,5 +1,6 @@
 //! Tokens, users, and connections that are not wanted.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +10,9 @@ use synclayer_core::{ErrorCode, Token, UserId};
 use synclayer_e2e::host::Host;
 use synclayer_e2e::proxy::Frame;
 use synclayer_e2e::wait::{told, told_already};
-use synclayer_server::{AuthError, Authenticator, Identified, ServerConfig, StaticTokens};
+use synclayer_server::{
+    AuthError, Authenticating, Authenticator, Identified, ServerConfig, StaticTokens,
+};
 use synclayer_tokio::{ConnectionState, EventKind};
 
 use crate::common::{Device, converged};
@@ -21,15 +24,15 @@ struct Clerk {
 }
 
 impl Authenticator for Clerk {
-    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
+    fn authenticate<'a>(&'a self, token: &'a Token) -> Authenticating<'a> {
         let ann = Identified::as_user(UserId::new("ann").unwrap());
-        match token.reveal() {
+        Box::pin(ready(match token.reveal() {
             "fr3sh" => Ok(ann),
             "short" if self.late.swap(true, Ordering::SeqCst) => Err(AuthError::Expired),
             "short" => Ok(ann.valid_for(Duration::from_millis(300))),
             "old" => Err(AuthError::Expired),
             _ => Err(AuthError::Wrong),
-        }
+        }))
     }
 }
 
