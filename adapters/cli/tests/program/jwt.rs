@@ -1,6 +1,9 @@
 //! JSON web tokens: minted, let in, and revoked.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
 
 use crate::support::{HomeDir, Server, Shell, run};
 
@@ -67,6 +70,53 @@ fn the_claims_of_a_token_say_what_its_user_may_do() {
     assert_eq!(listed(&bob, &bobs), 1);
     let fresh = mint(&secret, "ann", r#"{"iss":"us","rooms":["1"],"jti":"t2"}"#);
     ann.online(&["status", "--token", &fresh]).ends_with(0);
+}
+
+#[test]
+fn keys_may_lie_at_a_url_and_a_revoked_user_is_let_in_by_no_token() {
+    let home = HomeDir::new();
+    let revoked = home.dir("revoked");
+    fs::write(&revoked, "").unwrap();
+    let keys = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/keys", keys.local_addr().unwrap());
+    let more = [
+        "--jwt-jwks-url",
+        &url,
+        "--jwt-revoked",
+        revoked.to_str().unwrap(),
+        "--token",
+        "ann=st4tic",
+    ];
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &more);
+    let serving = thread::spawn(move || {
+        let (mut stream, _) = keys.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        let body = format!(r#"{{"keys":[{}]}}"#, include_str!("../../../server/src/jwt/rs256.jwk"));
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}", body.len());
+        write!(stream, "{head}\r\nConnection: close\r\n\r\n{body}").unwrap();
+    });
+    let ann = home.shell("ann", &server.url);
+    let by_url = include_str!("../../../server/src/jwt/rs256.jwt").trim();
+    for token in [by_url, "st4tic"] {
+        ann.online(&["list", "messages", "--token", token]).ends_with(0);
+    }
+    serving.join().unwrap();
+
+    fs::write(&revoked, "user ann\n").unwrap();
+    server.process.signal("HUP");
+    server.process.tells("took over what is revoked");
+    for token in [by_url, "st4tic"] {
+        let told = ann.online(&["list", "messages", "--token", token]).stderr;
+        assert!(told.contains("does not let this user in"), "{told}");
+    }
+    let far = ["serve", "--data", "d", "--jwt-jwks-url", "http://idp.example/keys"];
+    let told = run(far).ends_with(2).stderr;
+    assert!(told.contains("keys are read from an https:// address"), "{told}");
 }
 
 #[test]
