@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use crate::clock::Clock;
 use crate::commit::Backend;
 use crate::config::ServerConfig;
+use crate::ending::wait_for_end;
 use crate::fairness::Principal;
 use crate::local::Local;
 use crate::shared::Shared;
@@ -263,12 +264,6 @@ fn check(config: &ServerConfig) -> Result<(), StartError> {
         setting("allow_hosts", entry, host::check(entry))?;
     }
     Ok(())
-}
-
-/// Waits until the server ends.
-pub(crate) async fn wait_for_end(ending: &mut watch::Receiver<bool>) {
-    // the sender goes only with the server
-    drop(ending.wait_for(|ending| *ending).await);
 }
 
 /// A random name of 64 bits: no two meet, and each goes along with every poll, some of them often.

@@ -49,6 +49,11 @@ impl Feed {
         }
     }
 
+    /// Wakes the watches: what they show may have changed otherwise.
+    pub(crate) fn wake_watches(&self) {
+        self.watches().values().for_each(|watch| watch.send_replace(()));
+    }
+
     /// Wakes a connection whenever something changes that it is interested in.
     pub(crate) fn follow(&self, interest: Interest, conn: ConnId, mailbox: Arc<Mailbox>) {
         self.followers().follow(interest, conn, mailbox);

@@ -30,7 +30,9 @@
 //! [`Policy`] gives them their rights, and [`ServerLimits`] bound what they take.
 //!
 //! The program that runs the server reads, queries, writes and watches by [`Embedded::local`], without a
-//! connection and past all rules.
+//! connection: past all rules, or as a user, under them ([`Local::as_user`]). Its [`Policy`] is asked before
+//! each write of a user is committed, with the record before and the change; a watch tells after it. And it
+//! ends the connections of a user ([`Embedded::kick`]).
 //!
 //! # Rights
 //!
@@ -90,6 +92,7 @@ mod commit;
 mod config;
 mod connection;
 mod embedded;
+mod ending;
 mod fairness;
 mod feed;
 pub mod guide;
@@ -123,7 +126,7 @@ pub use synclayer_core::{
     DocumentError, Epoch, ErrorCode, FieldPath, Index, Judgement, Limits, NameError, Op, Policy,
     Predicate, ProposedWrite, Query, QueryError, Rate, RecordId, Records, Right, RingLimits, Rows,
     RuleCase, RuleError, Rules, Scan, ScopeKey, ServerLimits, ServerStore, StoreError,
-    StoreErrorKind, Timestamp, Token, UserId, Visit, WriteKind,
+    StoreErrorKind, Timestamp, Token, User, UserId, Visit, WriteKind,
 };
 
 pub use embedded::{Embedded, StartError};

@@ -1,28 +1,33 @@
 //! The server as the program that runs it uses it, without a connection.
 
+mod watch;
+
 use std::fmt;
 use std::sync::{Arc, Weak};
 
 use serde::Serialize;
 use synclayer_core::rules::{
-    Content, FoundRecord, HttpQuery, Next, Outcome, PageChange, PageLimits, PlainUnit, PlainWrite,
-    Position, Reader, Verdict,
+    FoundRecord, HttpQuery, Outcome, PlainUnit, PlainWrite, Reader, Verdict,
 };
 use synclayer_core::{
-    Change, Collection, Cursor, Delta, Document, DocumentError, ErrorCode, Limits, NameError,
-    Query, QueryError, ReadAnswer, ReadRequest, RecordId, StoreError, StoreErrorKind, Timestamp,
-    TransactError, Transaction, TransactionAnswer, UserId,
+    Access, Asker, Change, Collection, Delta, Document, DocumentError, ErrorCode, Limits,
+    NameError, Query, QueryError, ReadAnswer, ReadRequest, RecordId, StoreError, StoreErrorKind,
+    Timestamp, TransactError, Transaction, TransactionAnswer, User,
 };
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 
-use crate::embedded::wait_for_end;
 use crate::fairness::Principal;
 use crate::reads::ReadError;
 use crate::shared::Shared;
 
+pub use self::watch::{LocalChange, LocalChanges, LocalWatch};
+
 /// The server as the program that runs it uses it: it reads, queries, writes and watches without a
 /// connection and past all rules, and is bound by the limits of a document alone. What it writes reaches
 /// the clients as any other write does, without a user.
+///
+/// [`as_user`](Self::as_user) is the same under the rules, as some user. A [`Policy`](crate::Policy) is asked before each
+/// commit of somebody else; a [`watch`](Self::watch) tells after it.
 ///
 /// Clones are of the same server. When that has ended, each call says so.
 ///
@@ -59,7 +64,9 @@ use crate::shared::Shared;
 pub struct Local {
     // the store is closed with the server
     shared: Weak<Shared>,
-    ending: watch::Receiver<bool>,
+    ending: Receiver<bool>,
+    /// The user under whose rights all happens; `None` for no rules.
+    user: Option<User>,
 }
 
 /// A record at the server.
@@ -172,33 +179,6 @@ pub struct FailedWrite {
     pub message: String,
 }
 
-/// The changes of a collection since the last that a watch has told.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct LocalChanges {
-    /// The changes in their order: each record once, as it is by now.
-    pub changes: Vec<LocalChange>,
-    /// `true` if the server no longer knows what was deleted since the last change that was told. Then
-    /// every record comes anew, perhaps in several parts, and those that do not come are gone.
-    pub anew: bool,
-    /// The place behind these changes, for [`Local::watch_from`]; `None` where more come before it.
-    pub cursor: Option<Cursor>,
-}
-
-/// A change of a record.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct LocalChange {
-    /// The record.
-    pub id: RecordId,
-    /// The document now; `None` if it was deleted.
-    pub document: Option<Document>,
-    /// The number of the record's changes so far, where it is known.
-    pub version: Option<u64>,
-    /// The user who made the last change, where one did.
-    pub user: Option<UserId>,
-}
-
 /// The reason why a call of the server's own program has failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -221,14 +201,63 @@ pub enum LocalError {
     /// A transaction failed, and nobody knows if it has happened.
     #[error("the store failed, and perhaps it was written: read again before you go on: {0}")]
     Unknown(#[source] StoreError),
+    /// The user may read nothing of the collection, or not in this way.
+    #[error("{0}")]
+    Refused(&'static str),
     /// The server has ended.
     #[error("the server has ended")]
     Ended,
 }
 
 impl Local {
-    pub(crate) fn new(shared: &Arc<Shared>, ending: watch::Receiver<bool>) -> Self {
-        Self { shared: Arc::downgrade(shared), ending }
+    pub(crate) fn new(shared: &Arc<Shared>, ending: Receiver<bool>) -> Self {
+        Self { shared: Arc::downgrade(shared), ending, user: None }
+    }
+
+    /// The same as this user, with the rights that the server's [`Policy`](crate::Policy) gives them: reads return what
+    /// they may read, writes that they may not make fail with `UNAUTHORIZED`, and the changes bear their name.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use serde_json::json;
+    /// use synclayer_server::{
+    ///     Collection, Embedded, ErrorCode, LocalError, MemoryServerStore, Query, Right, Rules, ServerConfig,
+    ///     UserId,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let notes = Collection::new("notes")?;
+    /// let mut rules = Rules::new(false);
+    /// rules.set(notes.clone(), Right::Read, "data.owner == user")?;
+    /// rules.set(notes, Right::Create, "new.owner == user")?;
+    /// // the rules are asked before each commit
+    /// let config = ServerConfig::new().policy(Arc::new(rules));
+    /// let server = Embedded::open(config, Arc::new(MemoryServerStore::new())).await?;
+    ///
+    /// let program = server.local();
+    /// let mut commits = program.watch("notes").await?;
+    /// let ann = program.as_user(UserId::new("ann")?);
+    /// program.save("notes", "1", &json!({ "owner": "bob" })).await?;
+    /// ann.save("notes", "2", &json!({ "owner": "ann" })).await?;
+    /// let refused = ann.save("notes", "3", &json!({ "owner": "bob" })).await;
+    /// let Err(LocalError::Failed(writes)) = refused else { panic!("{refused:?}") };
+    /// assert_eq!(writes[0].code, ErrorCode::Unauthorized);
+    ///
+    /// assert_eq!(program.query("notes", Query::default()).await?.len(), 2);
+    /// assert_eq!(ann.query("notes", Query::default()).await?.len(), 1);
+    /// // the program is told after each commit
+    /// let told = commits.next().await?;
+    /// assert_eq!(told.changes[1].user, Some(UserId::new("ann")?));
+    /// server.kick(&UserId::new("ann")?);
+    /// # server.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn as_user(&self, user: impl Into<User>) -> Self {
+        Self { user: Some(user.into()), ..self.clone() }
     }
 
     /// A record, if there is one.
@@ -259,7 +288,8 @@ impl Local {
         collection: &str,
         query: HttpQuery,
     ) -> Result<Vec<LocalRecord>, LocalError> {
-        let (reader, bytes) = (reader(Collection::new(collection)?), usize::MAX);
+        let collection = Collection::new(collection)?;
+        let (reader, bytes) = (self.reader(&collection, self.sight(&collection)?)?, usize::MAX);
         match self.read(ReadRequest::Query { reader, query, bytes }).await? {
             ReadAnswer::Found(Some(found)) => {
                 Ok(found.into_iter().map(LocalRecord::from).collect())
@@ -322,7 +352,7 @@ impl Local {
         writes: impl IntoIterator<Item = LocalWrite>,
     ) -> Result<Vec<LocalWritten>, LocalError> {
         let plain = |write: LocalWrite| PlainWrite {
-            user: None,
+            user: self.user.clone(),
             collection: write.collection,
             record_id: write.id,
             change: write.change,
@@ -330,7 +360,8 @@ impl Local {
             base_version: write.version,
         };
         let writes = writes.into_iter().map(plain).collect();
-        let unit = PlainUnit { user: None, writes, past_policy: true };
+        let (user, past_policy) = (self.user.clone(), self.user.is_none());
+        let unit = PlainUnit { user, writes, past_policy };
         let shared = self.shared()?;
         let run = shared.commits.run(&Principal::Local, Transaction::PlainUnit(unit));
         match run.await {
@@ -348,41 +379,24 @@ impl Local {
         }
     }
 
-    /// Watches a collection: tells what was committed to it from now on, by whomever.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub async fn watch(&self, collection: &str) -> Result<LocalWatch, LocalError> {
-        self.watch_at(collection, Position::Now).await
+    /// The part of a collection that is seen.
+    fn sight(&self, collection: &Collection) -> Result<Sight, LocalError> {
+        let Some(user) = &self.user else { return Ok(Sight { access: Access::All, stamp: 0 }) };
+        let shared = self.shared()?;
+        let (policy, claims) = (&shared.config.policy, user.claims.as_ref());
+        let by = Asker { user: Some(&user.id), claims, records: None };
+        let access = policy.access(&by, collection);
+        Ok(Sight { access, stamp: policy.stamp(&by, collection) })
     }
 
-    /// Watches a collection from a place that was told earlier, perhaps before the server was started;
-    /// `None` begins with every record that there is.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub async fn watch_from(
-        &self,
-        collection: &str,
-        cursor: Option<Cursor>,
-    ) -> Result<LocalWatch, LocalError> {
-        self.watch_at(collection, Position::Start { cursor, resume: None }).await
-    }
-
-    async fn watch_at(
-        &self,
-        collection: &str,
-        position: Position,
-    ) -> Result<LocalWatch, LocalError> {
-        let collection = Collection::new(collection)?;
-        // before the first read, so that no change falls between
-        let moved = self.shared()?.feed.watch(&collection);
-        let mut watch =
-            LocalWatch { local: self.clone(), collection, moved, position: Some(position) };
-        if watch.position == Some(Position::Now) {
-            watch.page().await?;
+    /// A reader of what is seen, to whom each change is told as the whole record.
+    fn reader(&self, collection: &Collection, sight: Sight) -> Result<Reader, LocalError> {
+        if sight.access == Access::None {
+            return Err(LocalError::Refused("this user may not read the collection"));
         }
-        Ok(watch)
+        let mut reader = Reader::from(collection.clone());
+        (reader.user, reader.partial, reader.whole) = (self.user.clone(), sight.is_partial(), true);
+        Ok(reader)
     }
 
     async fn read(&self, request: ReadRequest) -> Result<ReadAnswer, LocalError> {
@@ -406,92 +420,17 @@ impl fmt::Debug for Local {
     }
 }
 
-/// A watch of a collection by the server's own program. One that is slow misses no change, but is told
-/// several of a record as one.
-pub struct LocalWatch {
-    local: Local,
-    collection: Collection,
-    moved: watch::Receiver<()>,
-    /// The place at which the next page begins.
-    position: Option<Position>,
+/// The part of a collection that is seen, and the policy's number for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sight {
+    access: Access,
+    stamp: u64,
 }
 
-impl LocalWatch {
-    /// Waits for the next changes. One that is dropped before it is through loses none.
-    ///
-    /// # Errors
-    /// When the store fails; the next call tries again. [`LocalError::Ended`] when the server has ended.
-    pub async fn next(&mut self) -> Result<LocalChanges, LocalError> {
-        loop {
-            self.moved.mark_unchanged();
-            let told = self.page().await?;
-            if !told.changes.is_empty() || told.anew {
-                return Ok(told);
-            }
-            if !matches!(self.position, Some(Position::Start { .. })) {
-                continue;
-            }
-            tokio::select! {
-                _ = self.moved.changed() => {}
-                () = wait_for_end(&mut self.local.ending) => return Err(LocalError::Ended),
-            }
-        }
+impl Sight {
+    fn is_partial(self) -> bool {
+        matches!(self.access, Access::Some | Access::Related)
     }
-
-    /// Reads the next page, and notes the place behind it.
-    async fn page(&mut self) -> Result<LocalChanges, LocalError> {
-        let position = self.position.clone().ok_or_else(mixed_up)?;
-        let (reader, limits) = (reader(self.collection.clone()), PageLimits::default());
-        let request = ReadRequest::CatchUp { reader, position, limits };
-        let page = match self.local.read(request).await? {
-            ReadAnswer::Page(page) => page,
-            ReadAnswer::Pulled(_)
-            | ReadAnswer::Whole(_)
-            | ReadAnswer::Found(_)
-            | ReadAnswer::Refused { .. } => return Err(mixed_up()),
-        };
-        let anew = matches!(page.content, Content::Snapshot { .. });
-        let changes = match page.content {
-            Content::Changes(changes) => changes.into_iter().map(LocalChange::from).collect(),
-            Content::Snapshot { records, .. } | Content::Load { records, .. } => records
-                .into_iter()
-                .map(|record| LocalChange {
-                    id: record.id,
-                    document: Some(record.document),
-                    version: record.version,
-                    user: None,
-                })
-                .collect(),
-        };
-        let (next, cursor) = match page.next {
-            Next::More(position) => (position, None),
-            Next::Done { cursor, .. } => {
-                (Position::Start { cursor: Some(cursor.clone()), resume: None }, Some(cursor))
-            }
-        };
-        self.position = Some(next);
-        Ok(LocalChanges { changes, anew, cursor })
-    }
-}
-
-impl fmt::Debug for LocalWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LocalWatch").field(&self.collection).finish()
-    }
-}
-
-impl From<PageChange> for LocalChange {
-    fn from(PageChange { record_id, change: news, .. }: PageChange) -> Self {
-        let document = news.change.apply(None);
-        Self { id: record_id, document, version: news.version, user: news.user_id }
-    }
-}
-
-/// A reader who sees everything, and each change as the whole record.
-fn reader(collection: Collection) -> Reader {
-    let mut reader = Reader::from(collection);
-    reader.whole = true;
-    reader
 }
 
 /// The outcomes of writes, of which each was made or failed.

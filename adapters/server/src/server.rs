@@ -21,7 +21,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::admission::ConnectionPermit;
 use crate::config::ServerConfig;
-use crate::embedded::{Embedded, StartError, wait_for_end};
+use crate::embedded::{Embedded, StartError};
+use crate::ending::wait_for_end;
 use crate::routes;
 use crate::shared::Shared;
 use crate::timed::Timed;

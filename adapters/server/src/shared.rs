@@ -200,6 +200,8 @@ impl Shared {
     pub(crate) fn recheck_rights(&self) {
         let presence = self.presence();
         presence.mailboxes.values().for_each(|mailbox| mailbox.put(SessionInput::RightsChanged));
+        drop(presence);
+        self.feed.wake_watches();
     }
 
     /// Returns `true` if the token of a connection was let in before all were to be checked again.

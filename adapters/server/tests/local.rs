@@ -9,8 +9,9 @@ use std::sync::Arc;
 use common::{PATIENCE, Peer, http, open, serve};
 use serde_json::json;
 use synclayer_server::{
-    Access, Change, Collection, Document, LocalChanges, LocalError, LocalWatch, LocalWrite, Policy,
-    Predicate, Query, RecordId, ServerConfig, UserId,
+    Access, Change, Collection, Document, ErrorCode, LocalChanges, LocalError, LocalWatch,
+    LocalWrite, Policy, Predicate, Query, RecordId, ReloadablePolicy, Right, Rules, ServerConfig,
+    UserId,
 };
 use tokio::time::timeout;
 
@@ -41,6 +42,89 @@ async fn told(watch: &mut LocalWatch) -> LocalChanges {
 fn texts(changes: &LocalChanges) -> Vec<(&str, Option<String>)> {
     let text = |document: &Document| document.to_string();
     changes.changes.iter().map(|it| (it.id.as_str(), it.document.as_ref().map(text))).collect()
+}
+
+fn rules(read: &str) -> Arc<Rules> {
+    let notes = Collection::new("notes").unwrap();
+    let mut rules = Rules::new(false);
+    rules.set(notes.clone(), Right::Read, read).unwrap();
+    rules.set(notes, Right::Write, "data.owner == user").unwrap();
+    Arc::new(rules)
+}
+
+const OWN: &str = "data.owner == user";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_acts_as_a_user_under_the_rules() {
+    let server = serve(ServerConfig::new().policy(rules(OWN))).await;
+    let program = server.embedded().local();
+    let ann = program.as_user(UserId::new("ann").unwrap());
+    let mut all = program.watch("notes").await.unwrap();
+    let mut anns = ann.watch("notes").await.unwrap();
+    program.save("notes", "b", &json!({"owner": "bob", "text": "canary"})).await.unwrap();
+    let made = ann.save("notes", "a", &json!({"owner": "ann"})).await.unwrap();
+    assert_eq!(made.version, Some(1));
+    let (documents, told) = (told(&mut all).await, told(&mut anns).await);
+    assert_eq!(documents.changes[1].user.as_deref(), Some("ann"));
+    let document = Some(r#"{"owner":"ann"}"#.to_owned());
+    // that there was something else is no secret, but its content is
+    assert_eq!(texts(&told), [("b", None), ("a", document)]);
+    assert_eq!((told.anew, told.cursor), (false, None));
+
+    assert_eq!(ann.get("notes", "b").await.unwrap(), None);
+    assert_eq!(ann.query("notes", Query::default()).await.unwrap().len(), 1);
+    for (id, owner) in [("b", "ann"), ("c", "bob")] {
+        let refused = ann.save("notes", id, &json!({ "owner": owner })).await;
+        let Err(LocalError::Failed(failed)) = refused else { panic!("{refused:?}") };
+        assert_eq!(failed[0].code, ErrorCode::Unauthorized, "{id} of {owner}");
+    }
+    let refused = ann.query("other", Query::default()).await;
+    assert!(matches!(refused, Err(LocalError::Refused(_))), "{refused:?}");
+    assert!(matches!(ann.watch("other").await, Err(LocalError::Refused(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_as_a_user_goes_by_the_rights_of_the_moment() {
+    let policy = ReloadablePolicy::new(rules(OWN));
+    let server = serve(ServerConfig::new().policy(Arc::new(policy.clone()))).await;
+    let program = server.embedded().local();
+    for owner in ["ann", "bob"] {
+        program.save("notes", owner, &json!({ "owner": owner })).await.unwrap();
+    }
+    let ann = program.as_user(UserId::new("ann").unwrap());
+    let mut watch = ann.watch("notes").await.unwrap();
+    let ids = |told: &LocalChanges| -> Vec<String> {
+        told.changes.iter().map(|it| it.id.to_string()).collect()
+    };
+    let replace = |read: &str| {
+        policy.replace(rules(read));
+        server.embedded().recheck_rights();
+    };
+    // an idle one hears of it too
+    let (first, ()) = tokio::join!(told(&mut watch), async {
+        tokio::task::yield_now().await;
+        replace("true");
+    });
+    assert_eq!((ids(&first), first.anew), (vec!["ann".into(), "bob".into()], true));
+    let cursor = first.cursor.clone();
+    assert!(cursor.is_some());
+
+    replace("false");
+    assert!(matches!(watch.next().await, Err(LocalError::Refused(_))));
+    program.save("notes", "new", &json!({"owner": "bob"})).await.unwrap();
+    assert!(matches!(watch.next().await, Err(LocalError::Refused(_))));
+    replace("data.owner == \"bob\"");
+    let bobs = told(&mut watch).await;
+    assert_eq!((ids(&bobs), bobs.anew), (vec!["bob".into(), "new".into()], true));
+    // nor does a cursor of other rights show what has changed since alone
+    let mut later = ann.watch_from("notes", cursor).await.unwrap();
+    let later = told(&mut later).await;
+    assert_eq!((ids(&later), later.anew), (vec!["bob".into(), "new".into()], true));
+
+    replace("exists(\"members\", user)");
+    assert!(matches!(watch.next().await, Err(LocalError::Refused(_))));
+    program.save("members", "ann", &json!({})).await.unwrap();
+    assert_eq!(ann.query("notes", Query::default()).await.unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
