@@ -331,8 +331,8 @@ macro_rules! doc {
          [guarantees](crate::Guarantees) have `atomic`. Whatever rejects one of them rejects all; so \
          does a conflict that one of them loses, unless the transaction says \
          [`keep_what_won`](crate::Transaction::keep_what_won). It returns when it is saved here; \
-         [`confirmed`](crate::SavedTransaction::confirmed) tells what becomes of it. See \
-         [`guide::transactions`](crate::guide::transactions).\n\n\
+         [`confirmed`](crate::SavedTransaction::confirmed) tells what becomes of it. See the \
+         [guides](crate::guide) on transactions.\n\n\
          `body` runs on the client's own thread: it must be quick, and what it calls of a client is \
          refused ([`SyncError::InsideCallback`](crate::SyncError::InsideCallback)). Where it fails, \
          nothing has happened.\n\n\

@@ -24,7 +24,6 @@ mod docs;
 mod engine;
 pub mod error;
 pub mod fault;
-mod guide;
 pub mod handle;
 pub mod listen;
 pub mod mailbox;

@@ -36,7 +36,8 @@
 //!
 //! # Rights
 //!
-//! By [`Rules`], which are expressions (see the [guide](guide::rules)), or by a [`Policy`] in Rust:
+//! By [`Rules`], which are expressions (see the
+//! [guide](https://docs.rs/synclayer-tokio/latest/synclayer_tokio/guide/rules/)), or by a [`Policy`] in Rust:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -95,7 +96,6 @@ mod embedded;
 mod ending;
 mod fairness;
 mod feed;
-pub mod guide;
 mod host;
 mod jwt;
 mod local;

@@ -1,15 +1,22 @@
-//! Guides, each about one thing that a program wants to do.
+//! Guides, each about one thing that a program wants to do. They hold for `synclayer-blocking` too, where
+//! nothing is awaited.
+//!
+//! Their texts lie in `adapters/tokio/guide` of the project, where they can be read without this documentation.
 
-#[doc = synclayer_client::guide!(queries, "synclayer_tokio", "async fn", ".await")]
-pub mod queries {}
+/// Pages, each from the file of its name. `links.txt` says for their links where they lead in this
+/// documentation: of two definitions of a link the first counts, and those in the files are for readers of the files.
+macro_rules! pages {
+    ($($name:ident,)+) => { $(
+        #[doc = include_str!("../guide/links.txt")]
+        #[doc = include_str!(concat!("../guide/", stringify!($name), ".md"))]
+        pub mod $name {}
+    )+ };
+}
 
-#[doc = synclayer_client::guide!(scopes, "synclayer_tokio", "async fn", ".await")]
-pub mod scopes {}
-
-#[doc = synclayer_client::guide!(
-    transactions, "synclayer_tokio", "async fn", ".await", "claim.confirmed().await?.is_taken()"
-)]
-pub mod transactions {}
-
-#[doc = include_str!("../guide/troubleshooting.md")]
-pub mod troubleshooting {}
+pages! {
+    queries,
+    transactions,
+    scopes,
+    rules,
+    troubleshooting,
+}
