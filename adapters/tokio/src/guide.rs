@@ -14,6 +14,9 @@ macro_rules! pages {
 }
 
 pages! {
+    first_steps,
+    conflicts,
+    server,
     queries,
     transactions,
     scopes,

@@ -69,3 +69,17 @@ fn a_configuration_that_can_t_be_used_is_told_before_anything_runs() {
     run(["config", "check", file]).ends_with(0);
     assert!(printed.stdout.contains("\n# retention = "), "{printed:?}");
 }
+
+/// The file that the guide shows is one that a server takes.
+#[test]
+fn the_configuration_in_the_guide_can_be_used() {
+    let guide = include_str!("../../../tokio/guide/server.md");
+    let shown = guide.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let home = HomeDir::new();
+    for (name, content) in [("secret", "an example of thirty-two bytes.."), ("revoked", "")] {
+        fs::write(home.dir(name), content).unwrap();
+    }
+    let directory = home.dir("server.toml").parent().unwrap().to_str().unwrap().to_owned();
+    fs::write(home.dir("server.toml"), shown.replace("/etc/synclayer", &directory)).unwrap();
+    run(["config", "check", home.dir("server.toml").to_str().unwrap()]).ends_with(0);
+}
