@@ -52,6 +52,32 @@ pub(crate) fn save_in_our_store(records: usize, at_once: usize) -> Result<f64> {
     Ok(each(begun, records))
 }
 
+/// The rows that a store holds after so many records were saved, written anew into a database, as
+/// batches of the rows of this many records, in no order, as the records' ids have none.
+pub(crate) fn same_rows(dir: &Path, records: usize, at_once: usize) -> Result<f64> {
+    let mut all = Vec::new();
+    FjallClientStore::open(dir, ClientOptions::new())?.rows().scan(
+        &[0],
+        &[255],
+        &mut |key, value| {
+            all.push((key.to_vec(), value.to_vec()));
+            Ok(synclayer_core::Scan::Next)
+        },
+    )?;
+    fastrand::Rng::with_seed(0).shuffle(&mut all);
+    let rows_at_once = (all.len() * at_once).div_ceil(records);
+    let (_dir, db, rows) = database()?;
+    let begun = cpu();
+    for group in all.chunks(rows_at_once) {
+        let mut batch = db.batch();
+        for (key, value) in group {
+            batch.insert(&rows, key.as_slice(), value.as_slice());
+        }
+        batch.commit()?;
+    }
+    Ok(each(begun, records))
+}
+
 /// One row is read, of many.
 pub(crate) fn get(held: usize, reads: usize) -> Result<f64> {
     let (_dir, db, rows) = database()?;

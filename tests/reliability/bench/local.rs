@@ -12,6 +12,9 @@ use crate::report::Report;
 use crate::usage::{Threads, cpu, peak, resident};
 use crate::world::{GROUP, Result, Sizes, document, id, offline, offline_client, save_all};
 
+/// The records of a transaction.
+const UNIT: usize = 1_000;
+
 /// Saves with many collections in use.
 const SAVES: usize = 500;
 
@@ -27,6 +30,12 @@ pub(crate) async fn measure(sizes: &Sizes, report: &mut Report) -> Result<()> {
         let ours = bare::save_in_our_store(sizes.records, at_once)?;
         report.note(format!("our store alone {ours:.1} µs; {}", told.text("threads")?));
     }
+    let dir_of_units = dir.path().join("units");
+    let told = Process::start("unit-saver", &[arg(&dir_of_units)?, &records])?.measure(None)?;
+    report.row(format!("save_all, {UNIT} records at a time"), told.number("each")?, "µs");
+    let rows = bare::same_rows(&dir_of_units, sizes.records, UNIT)?;
+    report.limit(rows, "its rows in one batch each");
+    report.note(told.text("threads")?);
     for collections in ["1", "5000"] {
         let dir = dir.path().join(format!("many-{collections}"));
         let told = Process::start("many", &[arg(&dir)?, collections])?.measure(None)?;
@@ -50,6 +59,20 @@ pub(crate) async fn save(dir: &Path, records: usize, at_once: usize) -> Result<(
         }
     } else {
         save_all(&todos, 0..records).await?;
+    }
+    tell("each", (cpu() - begun).as_secs_f64() * 1e6 / records as f64);
+    tell("threads", Threads::now()?.since(&threads, records));
+    sync.close().await;
+    Ok(())
+}
+
+/// Saves records in transactions.
+pub(crate) async fn save_units(dir: &Path, records: usize) -> Result<()> {
+    let sync = offline_client(dir).await?;
+    let todos = sync.collection("todos")?;
+    let (begun, threads) = (cpu(), Threads::now()?);
+    for first in (0..records).step_by(UNIT) {
+        todos.save_all((first..records.min(first + UNIT)).map(document)).await?;
     }
     tell("each", (cpu() - begun).as_secs_f64() * 1e6 / records as f64);
     tell("threads", Threads::now()?.since(&threads, records));

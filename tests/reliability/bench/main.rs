@@ -11,6 +11,7 @@
 //! | `BENCH_HELD` | records that a large collection holds | 100,000 |
 //! | `BENCH_SUBSCRIBERS` | connections that a change goes out to | 100 |
 //! | `BENCH_IDLE` | idle connections whose memory is measured; mind `ulimit -n` | 500 |
+//! | `BENCH_PROGRAM` | the program `synclayer`; without one its rows are left out | |
 #![allow(missing_docs)]
 
 mod bare;
@@ -21,6 +22,7 @@ mod process;
 mod query;
 mod report;
 mod server;
+mod shell;
 mod sync;
 mod usage;
 mod world;
@@ -50,6 +52,11 @@ async fn main() -> Result<()> {
     }
     if wanted("server") {
         server::measure(&sizes, &mut report).await?;
+    }
+    if let Ok(program) = std::env::var("BENCH_PROGRAM")
+        && wanted("shell")
+    {
+        shell::measure(&program, &sizes, &mut report)?;
     }
     print!("{report}");
     Ok(())

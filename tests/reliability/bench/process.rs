@@ -38,6 +38,7 @@ pub(crate) async fn play(role: &str, args: &[String]) -> Result<()> {
         ("saver", [dir, records, at_once]) => {
             local::save(Path::new(dir), records.parse()?, at_once.parse()?).await
         }
+        ("unit-saver", [dir, records]) => local::save_units(Path::new(dir), records.parse()?).await,
         ("many", [dir, collections]) => local::many(Path::new(dir), collections.parse()?).await,
         ("getter", [dir, reads]) => local::get(Path::new(dir), reads.parse()?).await,
         ("waiter", [dir, reads]) => local::get_blocking(Path::new(dir), reads.parse()?),

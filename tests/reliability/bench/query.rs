@@ -50,13 +50,19 @@ async fn change(todos: &Collection, n: usize, round: usize) -> Result<f64> {
 /// Tells by how much a watched change costs more.
 async fn changes(todos: &Collection, query: Query) -> Result<()> {
     let (inside, outside) = (0, 1_000);
-    let bare = change(todos, inside, 0).await?;
+    // the first changes pay for what was read and written before
+    change(todos, inside, 0).await?;
+    let before = change(todos, inside, 1).await?;
     let mut watch = query.watch()?;
     watch.next().await.ok_or("the client has ended")?;
     let reader = tokio::spawn(async move { while watch.next().await.is_some() {} });
-    tell("inside", (change(todos, inside, 1).await? - bare) * 1e6);
-    tell("outside", (change(todos, outside, 1).await? - bare) * 1e6);
+    let watched_inside = change(todos, inside, 0).await?;
+    let watched_outside = change(todos, outside, 1).await?;
     reader.abort();
+    let _ = reader.await;
+    let bare = f64::midpoint(before, change(todos, inside, 1).await?);
+    tell("inside", (watched_inside - bare) * 1e6);
+    tell("outside", (watched_outside - bare) * 1e6);
     Ok(())
 }
 
