@@ -11,6 +11,7 @@ use std::thread;
 
 use synclayer_fjall::{Durability, FjallServerStore};
 
+use crate::usage::Threads;
 use crate::world::{Result, serve};
 use crate::{local, peer, query, sync, usage};
 
@@ -59,10 +60,14 @@ pub(crate) async fn play(role: &str, args: &[String]) -> Result<()> {
     }
 }
 
-/// Answers each line with what the server has used.
+/// Answers each line with what the server has used, and which threads since the line before.
 fn answer(store: &Arc<FjallServerStore>) {
+    let mut before = Threads::default();
     for _ in stdin().lines() {
-        println!("{} {}", usage::cpu().as_nanos(), store.stats().syncs);
+        let now = Threads::now().unwrap_or_default();
+        let threads = now.since(&before, 1);
+        println!("{} {} {threads}", usage::cpu().as_nanos(), store.stats().syncs);
+        before = now;
     }
 }
 
@@ -103,6 +108,17 @@ impl Told {
     }
 }
 
+/// The resources that a server has used so far.
+#[derive(Default)]
+pub(crate) struct Used {
+    /// Microseconds of CPU time.
+    pub(crate) cpu: f64,
+    /// Syncs of the disk.
+    pub(crate) syncs: f64,
+    /// The threads that used most since it was asked before.
+    threads: String,
+}
+
 /// A process in a role. It ends when it is dropped, at the latest.
 pub(crate) struct Process {
     child: Child,
@@ -140,16 +156,18 @@ impl Process {
         Ok(writeln!(self.stdin, "{line}")?)
     }
 
-    /// Microseconds of CPU time, and syncs of the disk, that a server has used.
-    pub(crate) fn used(&mut self) -> Result<(f64, f64)> {
+    /// Asks a server for the resources that it has used so far.
+    pub(crate) fn used(&mut self) -> Result<Used> {
         self.say("?")?;
         let line = self.line()?;
-        let (cpu, syncs) = line.split_once(' ').ok_or("half an answer")?;
-        Ok((cpu.parse::<f64>()? / 1e3, syncs.parse()?))
+        let mut words = line.splitn(3, ' ');
+        let mut word = || words.next().ok_or("half an answer");
+        let cpu = word()?.parse::<f64>()? / 1e3;
+        Ok(Used { cpu, syncs: word()?.parse()?, threads: word()?.to_owned() })
     }
 
     /// Hears everything that it tells until it ends. What the server uses between its beginning and
-    /// its end is told as `server`.
+    /// its end is told as `server`, and by which threads, as `server-threads`.
     pub(crate) fn measure(self, server: Option<&mut Self>) -> Result<Told> {
         self.measure_after(|| Ok(()), server)
     }
@@ -161,8 +179,8 @@ impl Process {
         mut server: Option<&mut Self>,
     ) -> Result<Told> {
         let mut told = Told::default();
-        let mut before = (0.0, 0.0);
-        let mut used = || server.as_mut().map_or(Ok((0.0, 0.0)), |server| server.used());
+        let mut before = Used::default();
+        let mut used = || server.as_mut().map_or(Ok(Used::default()), |server| server.used());
         while let Some(line) = self.lines.next() {
             let line = line?;
             match line.as_str() {
@@ -173,7 +191,8 @@ impl Process {
                 }
                 END => {
                     let after = used()?;
-                    told.add("server", after.0 - before.0);
+                    told.add("server", after.cpu - before.cpu);
+                    told.0.insert("server-threads".into(), after.threads);
                     self.say("go")?;
                 }
                 line => {

@@ -67,10 +67,10 @@ async fn writers(report: &mut Report) -> Result<()> {
         let acks = times.len() as f64;
         let (median, p99) = percentiles(times);
         let work = format!("{writers} writers, each waits for its ack, server");
-        report.row(work, (after.0 - before.0) / acks, "µs");
+        report.row(work, (after.cpu - before.cpu) / acks, "µs");
         report.note(format!(
             "{acks:.0} acks, {:.0} syncs; ack median {median:.1?}, 99 % {p99:.1?}",
-            after.1 - before.1
+            after.syncs - before.syncs
         ));
     }
     Ok(())

@@ -18,7 +18,7 @@ pub(crate) fn measure(program: &str, sizes: &Sizes, report: &mut Report) -> Resu
     write_lines(&file, sizes.held)?;
     let (mut server, address) = Process::server(&dir.path().join("server"))?;
     let replica = dir.path().join("replica");
-    let (begun, before) = (Instant::now(), server.used()?.0);
+    let (begun, before) = (Instant::now(), server.used()?.cpu);
     let mut import = Command::new(program);
     import.args(["import", "todos", arg(&file)?, "--data", arg(&replica)?]);
     import.args(["--server", &format!("http://{address}")]).stdout(Stdio::null());
@@ -28,7 +28,7 @@ pub(crate) fn measure(program: &str, sizes: &Sizes, report: &mut Report) -> Resu
     }
     let time = begun.elapsed().as_secs_f64();
     report.row(format!("import of {} lines by the shell", sizes.held), time, "s of time");
-    let server = (server.used()?.0 - before) / sizes.held as f64;
+    let server = (server.used()?.cpu - before) / sizes.held as f64;
     report.note(format!("the server's share {server:.1} µs a line"));
     Ok(())
 }

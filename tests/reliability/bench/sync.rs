@@ -48,6 +48,7 @@ pub(crate) async fn measure(sizes: &Sizes, report: &mut Report) -> Result<()> {
     report.limit(bare::change(changes)? * pieces / 1e3, "bare parse, merge, store");
     report.note(told.text("threads")?);
     report.row("the same, server", told.number("server")? / 1e3, "ms");
+    report.note(told.text("server-threads")?);
     report.row("the same, bytes down", told.number("down")? / pieces, "B a change");
 
     let before = (bytes_of(&small)?, bytes_of(&path("server"))?);
@@ -61,6 +62,7 @@ pub(crate) async fn measure(sizes: &Sizes, report: &mut Report) -> Result<()> {
     report.limit(bare::delete(records)?, "bare removal");
     report.note(told.text("threads")?);
     report.row("the same, server", told.number("server")? / pieces, "µs");
+    report.note(format!("in all: {}", told.text("server-threads")?));
     let after = (bytes_of(&small)?, bytes_of(&path("server"))?);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     report.row("the client's tables after the deletes", mib(after.0), "MiB");
