@@ -1,5 +1,7 @@
 //! The command line.
 
+#[cfg(test)]
+mod tests;
 mod texts;
 
 use std::ffi::OsString;
@@ -519,48 +521,4 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "it must be a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-    use crate::failure::Code;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_exit_code_is_explained() {
-        for code in 0..=Code::GivenUp as u8 {
-            assert!(EXIT_CODES.contains(&format!("\n{code:3}  ")), "{code} is missing");
-        }
-    }
-
-    #[test]
-    fn a_port_is_enough_to_listen_at() {
-        for (text, address) in [
-            ("8081", "127.0.0.1:8081"),
-            ("localhost:8081", "127.0.0.1:8081"),
-            ("0.0.0.0:0", "0.0.0.0:0"),
-            ("[::1]:8081", "[::1]:8081"),
-        ] {
-            assert_eq!(listen(text), Ok(address.parse().unwrap()), "{text}");
-        }
-        assert_eq!(listen("10.0.0.1"), Err("the port is missing: write 10.0.0.1:8080".to_owned()));
-        assert_eq!(listen("::1"), Err("the port is missing: write [::1]:8080".to_owned()));
-        for text in ["", ":8081", "app.example:8081", "localhost", "+1", "65536", "localhost:"] {
-            assert!(listen(text).unwrap_err().contains("0.0.0.0:8080"), "{text}");
-        }
-    }
-
-    #[test]
-    fn tokens_are_not_shown() {
-        let line = ["synclayer", "serve", "--data", "d", "--token", "ann=s3cret=x"];
-        let cli = Cli::try_parse_from(line).unwrap();
-        assert!(!format!("{cli:?}").contains("s3cret"), "{cli:?}");
-    }
 }
