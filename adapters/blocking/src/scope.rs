@@ -15,6 +15,11 @@ use crate::query::Query;
 pub struct Scope(pub(crate) ScopeHandle);
 
 impl Scope {
+    /// The name of the collection.
+    pub(crate) fn collection(&self) -> &str {
+        self.0.collection()
+    }
+
     #[doc = doc!(save)]
     pub fn save<T: Serialize + ?Sized>(&self, document: &T) -> Result<Saved, SyncError> {
         self.0.save(document).wait()

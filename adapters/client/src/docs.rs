@@ -90,7 +90,16 @@ macro_rules! doc {
          [`SyncError::Shape`]: crate::SyncError::Shape"
     };
     (untyped) => {
-        "The same collection without the type: for everything else that can be done with it."
+        "The same without the type: for everything else that can be done with it."
+    };
+    (ScopeOf) => {
+        "A part of a collection whose documents are values of a type: a scope, or all that is held of it. Made \
+         by [`CollectionOf::scope`](crate::CollectionOf::scope); see there for documents of another shape."
+    };
+    (typed_scope) => {
+        "A scope of the collection, as [`Collection::scope`](crate::Collection::scope) gives it.\n\n\
+         # Errors\n\
+         When no scope can be of this key or value."
     };
     (typed_get) => {
         "A record's value, if there is such a record.\n\n\

@@ -41,6 +41,12 @@ impl ScopeHandle {
         Self { part: collection.part(None), scope: None }
     }
 
+    /// The name of the collection.
+    #[must_use]
+    pub fn collection(&self) -> &str {
+        self.part.name()
+    }
+
     /// Saves a new record.
     pub fn save<T: Serialize + ?Sized>(&self, document: &T) -> Pending<Saved> {
         self.part.save(document)

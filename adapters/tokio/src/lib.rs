@@ -66,4 +66,4 @@ pub use synclayer_core::{
     Status, StoreError, StoreErrorKind, SyncFailure, SyncFailureReason, Transport, Unsent, Update,
     WriteId,
 };
-pub use typed::{CollectionOf, WatchOf};
+pub use typed::{CollectionOf, ScopeOf, WatchOf};

@@ -1,4 +1,4 @@
-//! A collection whose documents are values of a type.
+//! Collections, and parts of them, whose documents are values of a type.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,6 +12,7 @@ use synclayer_client::typed::{Typed, TypedUpdate};
 
 use crate::collection::Collection;
 use crate::query::Query;
+use crate::scope::Scope;
 use crate::stream::QueryWatch;
 
 #[doc = doc!(CollectionOf)]
@@ -79,8 +80,26 @@ impl<T: Serialize + DeserializeOwned> CollectionOf<T> {
 
     #[doc = doc!(typed_watch)]
     pub fn watch(&self, query: impl FnOnce(Query) -> Query) -> Result<WatchOf<T>, SyncError> {
-        let updates = query(self.untyped.query()).watch()?;
-        Ok(WatchOf { updates, collection: self.untyped.clone(), of: PhantomData })
+        WatchOf::new(self.untyped.name(), query(self.untyped.query()))
+    }
+
+    #[doc = doc!(typed_scope)]
+    pub fn scope<V: Serialize>(&self, field: &str, value: V) -> Result<ScopeOf<T>, SyncError> {
+        self.untyped.scope(field, value).map(ScopeOf::new)
+    }
+
+    #[doc = doc!(scope_of)]
+    pub fn scope_of<'a, V: Serialize>(
+        &self,
+        parts: impl IntoIterator<Item = (&'a str, V)>,
+    ) -> Result<ScopeOf<T>, SyncError> {
+        self.untyped.scope_of(parts).map(ScopeOf::new)
+    }
+
+    #[doc = doc!(held)]
+    #[must_use]
+    pub fn held(&self) -> ScopeOf<T> {
+        ScopeOf::new(self.untyped.held())
     }
 }
 
@@ -96,18 +115,86 @@ impl<T> fmt::Debug for CollectionOf<T> {
     }
 }
 
+#[doc = doc!(ScopeOf)]
+pub struct ScopeOf<T> {
+    untyped: Scope,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize + DeserializeOwned> ScopeOf<T> {
+    fn new(untyped: Scope) -> Self {
+        Self { untyped, of: PhantomData }
+    }
+
+    #[doc = doc!(untyped)]
+    #[must_use]
+    pub fn untyped(&self) -> &Scope {
+        &self.untyped
+    }
+
+    #[doc = doc!(save)]
+    pub async fn save(&self, value: &T) -> Result<Saved, SyncError> {
+        self.untyped.save(value).await
+    }
+
+    #[doc = doc!(save_with_id)]
+    pub async fn save_with_id(&self, id: &str, value: &T) -> Result<Saved, SyncError> {
+        self.untyped.save_with_id(id, value).await
+    }
+
+    #[doc = doc!(typed_get)]
+    pub async fn get(&self, id: &str) -> Result<Option<Typed<T>>, SyncError> {
+        let record = self.untyped.get(id).await?;
+        record.map(|record| Typed::read(self.untyped.collection(), record)).transpose()
+    }
+
+    #[doc = doc!(typed_get_all)]
+    pub async fn get_all(&self) -> Result<Vec<Typed<T>>, SyncError> {
+        Typed::read_all(self.untyped.collection(), self.untyped.get_all().await?)
+    }
+
+    #[doc = doc!(typed_find)]
+    pub async fn find(
+        &self,
+        query: impl FnOnce(Query) -> Query,
+    ) -> Result<Vec<Typed<T>>, SyncError> {
+        Typed::read_all(self.untyped.collection(), query(self.untyped.query()).get().await?)
+    }
+
+    #[doc = doc!(typed_watch)]
+    pub fn watch(&self, query: impl FnOnce(Query) -> Query) -> Result<WatchOf<T>, SyncError> {
+        WatchOf::new(self.untyped.collection(), query(self.untyped.query()))
+    }
+}
+
+impl<T> Clone for ScopeOf<T> {
+    fn clone(&self) -> Self {
+        Self { untyped: self.untyped.clone(), of: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for ScopeOf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ScopeOf").field(&self.untyped).finish()
+    }
+}
+
 #[doc = doc!(WatchOf)]
 pub struct WatchOf<T> {
     updates: QueryWatch,
-    collection: Collection,
+    collection: Box<str>,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> WatchOf<T> {
+    fn new(collection: &str, query: Query) -> Result<Self, SyncError> {
+        Ok(Self { updates: query.watch()?, collection: collection.into(), of: PhantomData })
+    }
+
     /// The next update, as [`QueryWatch::next`] gives it.
     pub async fn next(&mut self) -> Option<Result<TypedUpdate<T>, SyncError>> {
         let update = self.updates.next().await?;
-        Some(TypedUpdate::read(self.collection.name(), update))
+        Some(TypedUpdate::read(&self.collection, update))
     }
 }
 

@@ -11,8 +11,8 @@ use synclayer_tokio::query::{
     is_greater_than, is_greater_than_or_equal_to, is_null, not, where_in,
 };
 use synclayer_tokio::{
-    Collection, Misuse, QueryChange, QueryUpdate, Record, Store, StoreError, StoreErrorKind,
-    SyncConfig, SyncError, SyncLayer,
+    Collection, Misuse, Query, QueryChange, QueryUpdate, Record, Store, StoreError, StoreErrorKind,
+    SyncConfig, SyncError, SyncLayer, Typed,
 };
 
 async fn todos() -> Collection {
@@ -197,6 +197,33 @@ async fn a_document_of_another_shape_is_an_error_that_names_it() {
     assert!(error.to_string().starts_with(text), "{error}");
     assert_eq!(flags.untyped().get_all().await.unwrap().len(), 2, "it is shown all the same");
     assert_eq!(flags.get("none").await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_scope_has_a_type_too() {
+    type Notes = BTreeMap<String, String>;
+    let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    let sync = SyncLayer::open(config).await.unwrap();
+    let notes = sync.collection_of::<Notes>("notes").unwrap();
+    let ann = notes.scope("owner", "ann").unwrap();
+    let note = |owner: &str| Notes::from([("owner".to_owned(), owner.to_owned())]);
+    ann.save_with_id("a", &note("ann")).await.unwrap();
+    ann.save_with_id("b", &note("bob")).await.unwrap();
+    assert_eq!(ann.get("a").await.unwrap().unwrap().value, note("ann"));
+    assert_eq!(ann.get("b").await, Ok(None), "it is in another scope");
+    let owners = |found: &[Typed<Notes>]| -> Vec<_> {
+        found.iter().map(|found| found.value["owner"].clone()).collect()
+    };
+    assert_eq!(owners(&ann.get_all().await.unwrap()), ["ann"]);
+    assert_eq!(owners(&notes.held().get_all().await.unwrap()), ["ann", "bob"]);
+    let descending = |query: Query| query.order_by("owner", Descending);
+    assert_eq!(owners(&notes.held().find(descending).await.unwrap()), ["bob", "ann"]);
+    let mut updates = ann.watch(descending).unwrap();
+    assert_eq!(owners(&updates.next().await.unwrap().unwrap().values), ["ann"]);
+    ann.untyped().update("a", &json!({"owner": 1})).await.unwrap();
+    assert!(updates.next().await.unwrap().unwrap().values.is_empty());
+    ann.untyped().update("a", &json!({"owner": "ann", "n": 1})).await.unwrap();
+    assert!(matches!(updates.next().await, Some(Err(SyncError::Shape { .. }))));
 }
 
 #[tokio::test]
