@@ -20,7 +20,7 @@ pub(crate) struct RulesArgs {
 enum RulesAction {
     /// Read a file of rules, and tell what is wrong with it
     Check(FileArgs),
-    /// Run the tests that stand in a file of rules
+    /// Run the tests that stand in a file of rules, or in a server's configuration
     Test(FileArgs),
     /// Tell how a right is judged, condition by condition
     Explain(ExplainArgs),
@@ -28,14 +28,14 @@ enum RulesAction {
 
 #[derive(Args, Debug)]
 struct FileArgs {
-    /// The file of rules
+    /// The file
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
 #[derive(Args, Debug)]
 struct ExplainArgs {
-    /// The file of rules
+    /// The file of rules, or a server's configuration
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The collection
@@ -81,14 +81,14 @@ fn document(text: &str) -> Result<Document, String> {
 
 pub(crate) fn rules(args: RulesArgs, out: Printer) -> Result<(), Failure> {
     match args.action {
-        RulesAction::Check(args) => check(&read(&args.file)?, out),
-        RulesAction::Test(args) => test(&read(&args.file)?, out),
+        RulesAction::Check(args) => check(&read(&args.file, RulesIn::Rules)?, out),
+        RulesAction::Test(args) => test(&read(&args.file, RulesIn::Configuration)?, out),
         RulesAction::Explain(args) => explain(args, out),
     }
 }
 
-fn read(file: &std::path::Path) -> Result<RulesFile, Failure> {
-    RulesFile::read(file, RulesIn::Rules).map_err(|why| Failure::new(Code::Usage, why))
+fn read(file: &std::path::Path, within: RulesIn) -> Result<RulesFile, Failure> {
+    RulesFile::read(file, within).map_err(|why| Failure::new(Code::Usage, why))
 }
 
 fn check(file: &RulesFile, out: Printer) -> Result<(), Failure> {
@@ -131,7 +131,7 @@ fn test(file: &RulesFile, out: Printer) -> Result<(), Failure> {
 }
 
 fn explain(args: ExplainArgs, out: Printer) -> Result<(), Failure> {
-    let file = read(&args.file)?;
+    let file = read(&args.file, RulesIn::Configuration)?;
     let right = match args.right {
         RightArg::Read => Right::Read,
         RightArg::Create => Right::Create,

@@ -226,8 +226,8 @@ impl Sections {
         }
         let others = |section: &Section| section.scopes.is_some() || section.indexes.is_some();
         if let Some((name, _)) = self.collections.iter().find(|(_, section)| others(section)) {
-            let why =
-                "scopes and indexes stand in a server's configuration, which `--config` names";
+            let why = "scopes and indexes stand in a server's configuration, which `--config` names and \
+                 `config check` reads";
             return Err(at(text, &name.span(), why.to_owned()));
         }
         Ok(())

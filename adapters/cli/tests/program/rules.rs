@@ -26,6 +26,25 @@ cannot = ["create", "delete"]
 "#;
 
 #[test]
+fn the_rules_of_a_configuration_are_tested_and_explained_too() {
+    let home = HomeDir::new();
+    let file = home.dir("server.toml");
+    let file = file.to_str().unwrap();
+    let scopes = "[collections.notes]\nscopes = ['owner']";
+    let rules = RULES.replace("[collections.notes]", scopes);
+    fs::write(file, format!("max_record = '1M'\n{rules}")).unwrap();
+    run(["config", "check", file]).ends_with(0);
+    let tested = run(["rules", "test", file, "--json"]).ends_with(0).json();
+    assert_eq!(tested, json!({ "passed": 4, "failed": 0 }));
+    let explain = ["rules", "explain", file, "notes", "delete", "--user", "ann", "--json"];
+    let data = ["--data", r#"{"owner":"ann"}"#];
+    let explained = run(explain.iter().chain(&data)).ends_with(0).json();
+    assert_eq!(explained["granted"], json!(true));
+    let refused = run(["rules", "check", file]).ends_with(2);
+    assert!(refused.stderr.contains("there is no key `max_record` in a file"), "{refused:?}");
+}
+
+#[test]
 fn a_file_of_rules_is_checked_tested_and_explained() {
     let home = HomeDir::new();
     let file = home.dir("rules.toml");
