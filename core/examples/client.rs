@@ -4,6 +4,10 @@
 //! ```sh
 //! cargo run -p synclayer-core --example client -- 127.0.0.1:8080 'Buy milk'
 //! ```
+#![allow(
+    dead_code,
+    reason = "a test runs it without `main`, and the example `game` uses more of it"
+)]
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -14,8 +18,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use synclayer_core::{
-    Action, ClientConfig, Collection, Command, ConnId, Disconnect, Document, Input, Limits,
-    MemoryClientStore, Mono, NetAction, Now, Replica, Timestamp, Update, WatchId, Write,
+    Action, ClientConfig, Collection, Command, ConnId, Disconnect, Document, EventKind, Input,
+    Limits, MemoryClientStore, Misuse, Mono, NetAction, Now, Replica, Timestamp, Update, WatchId,
+    Write,
 };
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::client::ClientHandshake;
@@ -30,9 +35,18 @@ pub struct Client {
     server: SocketAddr,
     socket: Option<(ConnId, Socket)>,
     poll: Poll,
-    collection: Collection,
-    watch: WatchId,
+    /// The collections, each with the watch of it.
+    watches: Vec<(WatchId, Collection)>,
     started: Instant,
+}
+
+/// Something that the replica tells.
+#[derive(Debug)]
+pub enum News {
+    /// A collection has changed.
+    Update(Collection, Update),
+    /// Something has happened.
+    Event(EventKind),
 }
 
 /// A connection, from its beginning to its end.
@@ -44,45 +58,63 @@ enum Socket {
 }
 
 impl Client {
-    /// Wakes the replica up and has it connect. The seed must be a fresh one every time.
-    pub fn open(server: SocketAddr, seed: u128) -> Result<Self, Box<dyn Error>> {
+    /// Wakes up a replica of these collections and has it connect. The seed must be a fresh one every
+    /// time.
+    pub fn open(
+        server: SocketAddr,
+        seed: u128,
+        collections: &[&str],
+    ) -> Result<Self, Box<dyn Error>> {
         let (started, mut actions) = (Instant::now(), Vec::new());
-        let collection = Collection::new("todos")?;
-        let reconnect_delay = Duration::from_millis(100);
-        let collections = vec![collection.clone()];
+        let collections: Result<Vec<_>, _> =
+            collections.iter().copied().map(Collection::new).collect();
         let mut config = ClientConfig::default();
-        config.collections = collections;
-        config.reconnect_delay = reconnect_delay;
+        config.collections = collections?;
+        config.reconnect_delay = Duration::from_millis(100);
+        let watched = config.collections.clone();
         // a durable store calls back when more has become durable: then `replica.poll_store`
         let store = MemoryClientStore::default();
         let mut replica = Replica::open(config, seed, now(started), store, &mut actions)?;
         replica.command(now(started), Command::Connect, &mut actions);
-        let watch = replica.watch(&collection, &mut actions)?;
+        let mut watches = Vec::new();
+        for collection in watched {
+            watches.push((replica.watch(&collection, &mut actions)?, collection));
+        }
         let (poll, socket) = (Poll::new()?, None);
-        Ok(Self { replica, actions, server, socket, poll, collection, watch, started })
+        Ok(Self { replica, actions, server, socket, poll, watches, started })
     }
 
     /// Saves a new record: here at once, at the server in the turns to come.
-    pub fn save(&mut self, json: &str) -> Result<(), Box<dyn Error>> {
-        let now = now(self.started);
+    pub fn save(&mut self, collection: &str, json: &str) -> Result<(), Box<dyn Error>> {
         let document = Document::parse(json, &Limits::default())?;
-        let id = self.replica.new_record_id(now).ok_or("no id")?;
-        self.replica.write(
-            now,
-            Write::Save(self.collection.clone(), id, document),
-            &mut self.actions,
-        )?;
+        let id = self.replica.new_record_id(now(self.started)).ok_or("no id")?;
+        self.write(Write::Save(Collection::new(collection)?, id, document))?;
         Ok(())
     }
 
+    /// Writes: here at once, at the server in the turns to come.
+    pub fn write(&mut self, write: Write) -> Result<(), Misuse> {
+        self.replica.write(now(self.started), write, &mut self.actions).map(drop)
+    }
+
+    /// Carries out a command, such as to disconnect.
+    pub fn command(&mut self, command: Command) {
+        self.replica.command(now(self.started), command, &mut self.actions);
+    }
+
+    /// The number of the writes that wait for the server.
+    pub fn pending_writes(&self) -> usize {
+        self.replica.status().pending_writes
+    }
+
     /// One turn of the loop, which sleeps until there is something to do, and not for longer than
-    /// `longest`. What it returns is the collection, if that has changed.
-    pub fn turn(&mut self, longest: Duration) -> io::Result<Option<Update>> {
+    /// `longest`.
+    pub fn turn(&mut self, longest: Duration) -> io::Result<Vec<News>> {
         // what the program did since the last turn goes out before it sleeps
         let mut news = self.carry_out();
         let due = self.replica.deadline().map(|(at, _)| at.since(now(self.started).mono));
         let failed = matches!(self.socket, Some((_, Socket::Failed(_))));
-        let patience = if failed || news.is_some() { Duration::ZERO } else { longest };
+        let patience = if failed || !news.is_empty() { Duration::ZERO } else { longest };
         let mut events = Events::with_capacity(8);
         match self.poll.poll(&mut events, Some(due.map_or(patience, |due| due.min(patience)))) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -94,7 +126,7 @@ impl Client {
         if self.replica.deadline().is_some_and(|(at, _)| at <= now.mono) {
             self.replica.handle(now, Input::Timeout, &mut self.actions);
         }
-        news = self.carry_out().or(news);
+        news.extend(self.carry_out());
         Ok(news)
     }
 
@@ -137,8 +169,8 @@ impl Client {
     }
 
     /// Does what the replica wants done, waiting for nothing.
-    fn carry_out(&mut self) -> Option<Update> {
-        let mut news = None;
+    fn carry_out(&mut self) -> Vec<News> {
+        let mut news = Vec::new();
         for action in mem::take(&mut self.actions) {
             match action {
                 Action::Net(NetAction::Connect { conn, token: _ }) => {
@@ -156,12 +188,14 @@ impl Client {
                 }
                 // only with `ClientConfig::http`
                 Action::Net(NetAction::Request(_)) => {}
-                Action::Watch(_) => news = self.replica.take(self.watch),
-                // a program shows events, and counts what is durable as saved
-                Action::Event(_)
-                | Action::Synced { .. }
-                | Action::Fate { .. }
-                | Action::Durable(_) => {}
+                Action::Watch(watch) => {
+                    let of = self.watches.iter().find(|(id, _)| *id == watch);
+                    let update = self.replica.take(watch);
+                    news.extend(of.zip(update).map(|((_, of), new)| News::Update(of.clone(), new)));
+                }
+                Action::Event(event) => news.push(News::Event(event.kind)),
+                // a program counts what is durable as saved
+                Action::Synced { .. } | Action::Fate { .. } | Action::Durable(_) => {}
                 // the store has failed: open it anew, and a new replica on it
                 Action::Halted(_) => {}
             }
@@ -225,20 +259,21 @@ fn now(started: Instant) -> Now {
 }
 
 /// Saves a todo for each argument behind the server's address, and shows the list as it changes.
-#[allow(dead_code)] // a test runs the client without it
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let server = args.next().ok_or("usage: client HOST:PORT [TEXT]…")?;
     let server = server.to_socket_addrs()?.next().ok_or("there is no such host")?;
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-    let mut client = Client::open(server, seed)?;
+    let mut client = Client::open(server, seed, &["todos"])?;
     for text in args {
-        client.save(&serde_json::json!({ "text": text }).to_string())?;
+        client.save("todos", &serde_json::json!({ "text": text }).to_string())?;
     }
     loop {
-        if let Some(update) = client.turn(Duration::from_secs(60))? {
-            println!("{} todos:", update.snapshot.len());
-            update.snapshot.iter().for_each(|todo| println!("  {}", todo.document));
+        for news in client.turn(Duration::from_secs(60))? {
+            if let News::Update(_, update) = news {
+                println!("{} todos:", update.snapshot.len());
+                update.snapshot.iter().for_each(|todo| println!("  {}", todo.document));
+            }
         }
     }
 }

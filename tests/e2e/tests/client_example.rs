@@ -7,7 +7,7 @@ mod client;
 
 use std::time::{Duration, Instant};
 
-use client::Client;
+use client::{Client, News};
 use synclayer_core::Snapshot;
 use synclayer_e2e::host::Host;
 use synclayer_e2e::wait::TIMEOUT;
@@ -18,17 +18,17 @@ fn what_one_writes_the_other_sees_also_after_a_cut() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let host = runtime.block_on(Host::in_memory(ServerConfig::default()));
     let proxy = runtime.block_on(host.proxy());
-    let mut one = Client::open(proxy.address(), 1).unwrap();
-    let mut other = Client::open(host.address(), 2).unwrap();
+    let mut one = Client::open(proxy.address(), 1, &["todos"]).unwrap();
+    let mut other = Client::open(host.address(), 2, &["todos"]).unwrap();
 
-    one.save(r#"{"text": "Buy milk"}"#).unwrap();
+    one.save("todos", r#"{"text": "Buy milk"}"#).unwrap();
     let seen = turn_until([&mut other, &mut one], settled(1));
     assert_eq!(seen.iter().next().unwrap().document.text("text"), Some("\"Buy milk\""));
 
     proxy.cut();
-    one.save(r#"{"text": "Drink it"}"#).unwrap();
+    one.save("todos", r#"{"text": "Drink it"}"#).unwrap();
     turn_until([&mut other, &mut one], settled(2));
-    other.save(r#"{"text": "Buy more"}"#).unwrap();
+    other.save("todos", r#"{"text": "Buy more"}"#).unwrap();
     turn_until([&mut one, &mut other], settled(3));
     assert!(proxy.exchanges().len() > 1, "it came back on another connection");
 }
@@ -44,11 +44,13 @@ fn turn_until(clients: [&mut Client; 2], wanted: impl Fn(&Snapshot) -> bool) -> 
     let mut last = None;
     while Instant::now() < deadline {
         second.turn(Duration::from_millis(5)).unwrap();
-        if let Some(update) = first.turn(Duration::from_millis(5)).unwrap() {
-            if wanted(&update.snapshot) {
-                return update.snapshot;
+        for news in first.turn(Duration::from_millis(5)).unwrap() {
+            if let News::Update(_, update) = &news
+                && wanted(&update.snapshot)
+            {
+                return update.snapshot.clone();
             }
-            last = Some(update);
+            last = Some(news);
         }
     }
     panic!("no such update; the last one was {last:?}");
