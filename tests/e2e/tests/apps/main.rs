@@ -3,5 +3,6 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod chat;
+mod dashboard;
 mod support;
 mod todo;
