@@ -4,5 +4,6 @@
 
 mod chat;
 mod dashboard;
+mod game;
 mod support;
 mod todo;
