@@ -7,3 +7,4 @@ mod dashboard;
 mod game;
 mod support;
 mod todo;
+mod web;
