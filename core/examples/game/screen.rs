@@ -17,7 +17,6 @@ use serde::Serialize;
 
 use crate::game::{FIELD, Game};
 
-/// The time of a frame.
 const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 60);
 
 /// Everything that is shown.
