@@ -9,9 +9,9 @@ use std::sync::Arc;
 use common::{PATIENCE, Peer, http, open, serve};
 use serde_json::json;
 use synclayer_server::{
-    Access, Change, Collection, Document, ErrorCode, LocalChanges, LocalError, LocalWatch,
+    Access, Change, Collection, Document, ErrorCode, Limits, LocalChanges, LocalError, LocalWatch,
     LocalWrite, Policy, Predicate, Query, RecordId, ReloadablePolicy, Right, Rules, ServerConfig,
-    UserId,
+    User, UserId,
 };
 use tokio::time::timeout;
 
@@ -81,6 +81,112 @@ async fn the_program_acts_as_a_user_under_the_rules() {
     let refused = ann.query("other", Query::default()).await;
     assert!(matches!(refused, Err(LocalError::Refused(_))), "{refused:?}");
     assert!(matches!(ann.watch("other").await, Err(LocalError::Refused(_))));
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Action {
+    Create,
+    Update,
+    Delete,
+    MoveIn,
+    MoveOut,
+}
+
+const ACTIONS: [Action; 5] =
+    [Action::Create, Action::Update, Action::Delete, Action::MoveIn, Action::MoveOut];
+
+/// The owner, a member, another, and two by the claims of their tokens: one who may do everything, and one
+/// who may change what they may not read.
+const WHO: [&str; 5] = ["ann", "bob", "eve", "root", "will"];
+
+fn may_read(who: &str) -> bool {
+    ["ann", "bob", "root"].contains(&who)
+}
+
+fn may(who: &str, action: Action) -> bool {
+    match action {
+        Action::Create => true,
+        Action::Update | Action::MoveIn | Action::MoveOut => may_read(who) || who == "will",
+        Action::Delete => ["ann", "root"].contains(&who),
+    }
+}
+
+fn write(who: &str, action: Action) -> LocalWrite {
+    let update = |fields| LocalWrite::update("notes", "r", &fields).unwrap();
+    match action {
+        Action::Create => {
+            LocalWrite::save("notes", "n", &json!({"owner": who, "members": [who]})).unwrap()
+        }
+        Action::Update => update(json!({"more": 1})),
+        Action::Delete => LocalWrite::delete("notes", "r").unwrap(),
+        Action::MoveIn => update(json!({"members": ["ann", "bob", "eve"]})),
+        Action::MoveOut => update(json!({"members": ["ann"]})),
+    }
+}
+
+/// Every right of everyone, as the server's program reads, writes and watches for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_as_a_user_is_what_ten_lines_say() {
+    let notes = Collection::new("notes").unwrap();
+    let mut rules = Rules::new(false);
+    let update = "(user in data.members || claims.role in [\"admin\", \"writer\"]) && !(\"owner\" in changed)";
+    for (right, text) in [
+        (Right::Read, "user in data.members || claims.role == \"admin\""),
+        (Right::Create, "new.owner == user"),
+        (Right::Update, update),
+        (Right::Delete, "data.owner == user || claims.role == \"admin\""),
+    ] {
+        rules.set(notes.clone(), right, text).unwrap();
+    }
+    let claims = [("root", r#"{"role":"admin"}"#), ("will", r#"{"role":"writer"}"#)];
+    let user = |name: &str| {
+        let mut user = User::from(UserId::new(name).unwrap());
+        let claims = claims.iter().find(|(of, _)| *of == name);
+        user.claims = claims.map(|(_, json)| Document::parse(json, &Limits::default()).unwrap());
+        user
+    };
+    let rules = Arc::new(rules);
+    for (who, action) in WHO.into_iter().flat_map(|who| ACTIONS.map(|action| (who, action))) {
+        let case = format!("{who} {action:?}");
+        let server = serve(ServerConfig::new().policy(Arc::<Rules>::clone(&rules))).await;
+        let program = server.embedded().local();
+        let record = json!({"owner": "ann", "members": ["ann", "bob"], "text": "canary"});
+        program.save("notes", "r", &record).await.unwrap();
+        let local = program.as_user(user(who));
+        let mut all = program.watch("notes").await.unwrap();
+        let mut watches = Vec::new();
+        for name in WHO {
+            watches.push((name, program.as_user(user(name)).watch("notes").await.unwrap()));
+        }
+        let done = local.transaction([write(who, action)]).await;
+        assert_eq!(done.is_ok(), may(who, action), "{case}: {done:?}");
+        let Ok(_) = done else {
+            let Err(LocalError::Failed(failed)) = done else { panic!("{case}: {done:?}") };
+            assert_eq!(failed[0].code, ErrorCode::Unauthorized, "{case}");
+            let read = program.query("notes", Query::default()).await.unwrap();
+            assert_eq!((read.len(), read[0].version), (1, 1), "{case}");
+            continue;
+        };
+        assert_eq!(told(&mut all).await.changes.len(), 1, "{case}");
+        for (name, mut watch) in watches {
+            let shown = match (name, action) {
+                ("root", Action::Create) => true,
+                (_, Action::Create) => name == who,
+                (_, Action::Delete) => false,
+                ("eve", Action::MoveIn) => true,
+                ("bob", Action::MoveOut) => false,
+                (_, _) => may_read(name),
+            };
+            let told = told(&mut watch).await;
+            assert_eq!(told.changes[0].document.is_some(), shown, "{case} to {name}: {told:?}");
+            let read = program.as_user(user(name)).query("notes", Query::default()).await.unwrap();
+            assert_eq!(
+                read.iter().any(|it| it.id == told.changes[0].id),
+                shown,
+                "{case} to {name}"
+            );
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,6 +152,45 @@ async fn a_connection_ends_with_the_time_of_its_token() {
     assert_eq!(peer.expect("insert").await["recordId"], "m");
 }
 
+/// Each way to the server, without a token, with a wrong one and with one whose time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_way_is_open_to_whom_no_token_lets_in() {
+    let server = serve_rooms().await;
+    // signed by the secret, in 2001
+    let expired = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhbm4iLCJyb29tcyI6WyIxIl0sImV4cCI6MTAwMDAwMDAwMH0.17hNPEiQvUQYpIOPip5JlLlvBo7XvNgZohFhcbzXBME";
+    let good = mint(&["1"], Duration::from_secs(3600));
+    assert_eq!(save_message(&server, &good, "m", "1").await, 200);
+    let calls = [
+        ("GET", "/sync/messages", ""),
+        ("GET", "/sync/messages/m", ""),
+        ("GET", "/sync/messages?epoch=", ""),
+        ("GET", "/sync/messages?scope[room]=1", ""),
+        ("POST", "/sync/messages", r#"{"recordId":"n","data":{"room":"1"}}"#),
+        ("PATCH", "/sync/messages/m", r#"{"delta":{"text":"x"}}"#),
+        ("DELETE", "/sync/messages/m", ""),
+        ("POST", "/sync/pull", r#"{"collection":"messages"}"#),
+        ("POST", "/sync/session", r#"{"clientId":"c","session":1}"#),
+        ("POST", "/sync/push", r#"{"clientId":"c","session":1,"epoch":"e","mutations":[]}"#),
+        ("POST", "/sync/transaction", r#"{"writes":[]}"#),
+    ];
+    for token in [None, Some("wrong"), Some(expired)] {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let auth: Vec<_> = bearer.iter().map(|bearer| ("authorization", &**bearer)).collect();
+        for (method, target, body) in calls {
+            let answer = http(&server, method, target, &auth, body).await;
+            assert_eq!(answer.status, 401, "{method} {target}: {answer:?}");
+        }
+        let Some(token) = token else { continue };
+        let refused = Peer::try_connect(server.local_addr(), &format!("?token={token}"), &[]).await;
+        assert_eq!(refused.err(), Some(401));
+        let mut peer = Peer::connect(&server, "", &[]).await;
+        peer.send(format!(r#"{{"type":"auth","token":"{token}"}}"#)).await;
+        assert_eq!(peer.expect("error").await["code"], "AUTH_FAILED");
+        peer.send(r#"{"type":"sync","collection":"messages"}"#).await;
+        assert_eq!(peer.expect("error").await["code"], "AUTH_FAILED");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_token_with_other_claims_shows_other_records() {
     let server = serve_rooms().await;

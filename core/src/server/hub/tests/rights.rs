@@ -297,6 +297,43 @@ fn a_record_is_shown_by_every_way_to_its_readers_only() {
 }
 
 #[test]
+fn nothing_is_done_or_shown_by_a_token_that_has_expired() {
+    for (way, action) in WAYS[..3].iter().flat_map(|way| ACTIONS.map(|action| (*way, action))) {
+        let (case, who) = (format!("{way:?} {action:?}"), Who::Owner);
+        let mut host = Host::with_rules(rules());
+        host.open(9, Who::Member, true);
+        host.frame(9, r#"{"type":"subscribe","collection":"todos"}"#);
+        host.open(1, who, way != Way::Plain);
+        host.frame(1, r#"{"type":"subscribe","collection":"todos"}"#);
+        host.settle();
+        let input = SessionInput::AuthExpired;
+        host.handle(HubInput::Session { conn: ConnId(1), input });
+        host.settle();
+        assert!(host.sent(1).contains("AUTH_EXPIRED"), "{case}");
+        host.said.clear();
+        // by others, and by themselves
+        host.ask(Who::Member, "PATCH", "/sync/todos/r", r#"{"delta":{"late":1}}"#);
+        let base = if way == Way::Conflict { 1 } else { 3 };
+        let numbered = format!(r#","metadata":{{"mutation":1,"base":{base}}}"#);
+        let metadata = if way == Way::Plain { "" } else { &numbered };
+        host.frame(1, &action.message(who, metadata));
+        host.frame(1, r#"{"type":"sync","collection":"todos"}"#);
+        host.settle();
+        assert!(!host.sent(1).contains("todos"), "{case}: {}", host.sent(1));
+        assert_eq!(host.sent(9).matches("todos").count(), 1, "{case}: {}", host.sent(9));
+
+        host.said.clear();
+        host.user = who.user().unwrap();
+        host.frame(1, r#"{"type":"auth","token":"t"}"#);
+        host.settle();
+        assert!(host.sent(1).contains("authenticated"), "{case}: {}", host.sent(1));
+        assert!(host.sent(1).contains("late"), "{case}: {}", host.sent(1));
+        let conflicts = way == Way::Conflict && matches!(action, Action::Update | Action::Delete);
+        assert_eq!(host.sent(9).contains("todos"), !conflicts, "{case}: {}", host.sent(9));
+    }
+}
+
+#[test]
 fn a_stream_begins_again_when_a_fresh_token_shows_other_records() {
     let mut host = Host::with_rules(rules());
     host.open(1, Who::Other, true);
