@@ -28,7 +28,7 @@ use super::{Stage, render};
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct ServerSetup {
     /// The user of each token.
-    tokens: BTreeMap<String, String>,
+    tokens: BTreeMap<String, TokenOf>,
     policy: Lists,
     rules: Option<RuleTexts>,
     rate: Option<RateSetup>,
@@ -63,6 +63,23 @@ enum PlainUpdates {
 struct RateSetup {
     per_second: u32,
     burst: u32,
+}
+
+/// The user of a token, perhaps with claims.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum TokenOf {
+    User(String),
+    Claims { user: String, claims: Value },
+}
+
+impl TokenOf {
+    fn user(&self) -> Result<User, String> {
+        match self {
+            Self::User(user) => known(user, None),
+            Self::Claims { user, claims } => known(user, Some(claims)),
+        }
+    }
 }
 
 /// A policy as data: nobody reads or writes some collections, and of some each user sees only the
@@ -184,7 +201,7 @@ enum NextFailure {
 /// The server of a scenario.
 pub(crate) struct ServerSide {
     /// The user of each token.
-    tokens: BTreeMap<String, String>,
+    tokens: BTreeMap<String, TokenOf>,
     policy: Arc<dyn Policy>,
     config: HubConfig,
     hub: Hub,
@@ -284,10 +301,7 @@ impl ServerSide {
         match made {
             ServerMove::Accept { user, claims, anonymous } => {
                 let identity = match user {
-                    Some(user) => Identity::Known(User {
-                        id: user_id(&user)?,
-                        claims: claims.map(|claims| document(&claims)).transpose()?,
-                    }),
+                    Some(user) => Identity::Known(known(&user, claims.as_ref())?),
                     None if anonymous => Identity::Unknown,
                     None => Identity::Open,
                 };
@@ -388,9 +402,9 @@ impl ServerSide {
                 }
                 HubAction::Authenticate(ticket) => {
                     let user = self.tokens.get(ticket.question().reveal());
-                    let user = user.map(|user| user_id(user)).transpose()?;
+                    let user = user.map(TokenOf::user).transpose()?;
                     let (last, mut out) = (self.hub.waiting_answers().len(), Vec::new());
-                    self.hub.authenticated(ticket, user.map(Into::into));
+                    self.hub.authenticated(ticket, user);
                     self.hub.answer(self.now, last, &mut out);
                     self.act(out)?;
                 }
@@ -492,6 +506,10 @@ impl ServerSide {
         }
         Ok(!conns.is_empty())
     }
+}
+
+fn known(user: &str, claims: Option<&Value>) -> Result<User, String> {
+    Ok(User { id: user_id(user)?, claims: claims.map(document).transpose()? })
 }
 
 /// Rules without which nothing is allowed.

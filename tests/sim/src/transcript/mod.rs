@@ -102,7 +102,8 @@ struct ClientEnd {
 struct Talk {
     devices: BTreeMap<&'static str, ClientEnd>,
     server: ServerSide,
-    users: BTreeMap<String, String>,
+    /// The user of each token, as `accept` takes it.
+    users: BTreeMap<String, Value>,
     conns: u64,
     lines: Vec<String>,
 }
@@ -122,7 +123,10 @@ impl Talk {
         self.server = ServerSide::new(config)?;
         let users = config["tokens"].as_object().into_iter().flatten();
         self.users = users
-            .filter_map(|(token, user)| Some((token.clone(), user.as_str()?.to_owned())))
+            .map(|(token, user)| match user.as_str() {
+                Some(user) => (token.clone(), json!({ "user": user })),
+                None => (token.clone(), user.clone()),
+            })
             .collect();
         Ok(())
     }
@@ -249,7 +253,7 @@ impl Talk {
             let conn = self.conns;
             device.conn = Some(conn);
             let accept = match user.flatten() {
-                Some(user) => json!({"accept": {"user": user}}),
+                Some(user) => json!({ "accept": user }),
                 None => json!({"accept": {}}),
             };
             self.serve(conn, accept)?;

@@ -7,7 +7,7 @@ use super::{Played, Talk};
 type Play = fn(&mut Talk) -> Played;
 
 /// File, title, play.
-pub(super) const PLAYS: [(&str, &str, Play); 12] = [
+pub(super) const PLAYS: [(&str, &str, Play); 13] = [
     (
         "01-hello.txt",
         "Hello: what the server knows of a client, and at which level they go on",
@@ -47,6 +47,11 @@ pub(super) const PLAYS: [(&str, &str, Play); 12] = [
         "12-scopes.txt",
         "Scopes: records enter, leave, and move while a client is away; one scope loads beside another",
         scopes,
+    ),
+    (
+        "13-rights.txt",
+        "Rights that change: by a fresh token, by other records, by other rules",
+        rights,
     ),
 ];
 
@@ -362,6 +367,74 @@ fn transaction(talk: &mut Talk) -> Played {
 
 fn room(number: &str) -> Value {
     json!({"of": "todos", "by": ["room"], "is": [number]})
+}
+
+fn rights(talk: &mut Talk) -> Played {
+    let rules = |docs: &str| {
+        json!({
+            "todos": {"read": "data.room in claims.rooms", "write": "data.room in claims.rooms"},
+            "docs": {"read": docs, "write": "claims.admin"},
+            "members": {"read": "claims.admin", "write": "claims.admin"},
+        })
+    };
+    talk.server(&json!({
+        "tokens": {
+            "both": {"user": "ann", "claims": {"rooms": ["1", "2"]}},
+            "one": {"user": "ann", "claims": {"rooms": ["1"]}},
+            "admin": {"user": "root", "claims": {"admin": true, "rooms": ["1", "2"]}},
+        },
+        "scopes": {"todos": ["room"]},
+        "rules": rules("exists(\"members\", id + \":\" + user)"),
+    }))?;
+    talk.silently(|talk| {
+        talk.client("admin", json!({"user": "root", "token": "admin", "collections": []}))?;
+        talk.settle()?;
+        for (id, room) in [("milk", "1"), ("eggs", "2")] {
+            talk.act("admin", save(id, json!({"room": room})))?;
+        }
+        let write = |at: &str| json!({"save": {"at": at, "data": {}}});
+        talk.act("admin", write("members/plan:ann"))?;
+        talk.act("admin", write("docs/plan"))?;
+        talk.settle()?;
+        talk.client("phone", json!({"user": "ann", "token": "both", "collections": []}))?;
+        talk.act("phone", json!({"useScope": room("1")}))?;
+        talk.act("phone", json!({"useScope": room("2")}))?;
+        talk.settle()
+    })?;
+    talk.tell(
+        "Ann's phone holds rooms 1 and 2, by the claims of its token. A fresh one names room 1\n\
+         alone: from then on room 2 is lost, in its place in the stream, and the phone takes it out.",
+    );
+    talk.app("phone", json!({"setToken": "one"}))?;
+    talk.settle()?;
+    talk.tell("A write into room 2 is judged by the rights of now. It is rejected, and undone.");
+    talk.app("phone", save("tea", json!({"room": "2"})))?;
+    talk.settle()?;
+    talk.tell(
+        "Who may read a doc is said by another record. Where rules look at others, each record is\n\
+         asked about: the stream is partial, and has no checksum.",
+    );
+    talk.app("phone", json!({"use": "docs"}))?;
+    talk.settle()?;
+    talk.tell(
+        "Ann's membership ends. With that commit the stream begins again, as a snapshot without\n\
+         the doc. What the membership was is shown to nobody.",
+    );
+    talk.app("admin", json!({"delete": {"at": "members/plan:ann"}}))?;
+    talk.settle()?;
+    talk.tell("Other rules are taken over, by which Ann may read no doc at all: her stream ends.");
+    let conn = talk.conns;
+    talk.serve(conn, json!({"rules": rules("claims.admin")}))?;
+    talk.settle()?;
+    talk.tell(
+        "Her phone has lost its connection meanwhile. Rules that show the docs are back; the tag\n\
+         of the rights that the cursor was reached by is another one than that of now, so nothing\n\
+         of it counts.",
+    );
+    talk.cut("phone")?;
+    talk.serve(conn, json!({"rules": rules("true")}))?;
+    talk.pass(1_000)?;
+    talk.settle()
 }
 
 fn scopes(talk: &mut Talk) -> Played {
