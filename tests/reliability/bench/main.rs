@@ -21,6 +21,7 @@ mod peer;
 mod process;
 mod query;
 mod report;
+mod scopes;
 mod server;
 mod shell;
 mod sync;
@@ -57,6 +58,9 @@ async fn main() -> Result<()> {
         && wanted("shell")
     {
         shell::measure(&program, &sizes, &mut report)?;
+    }
+    if wanted("scopes") {
+        scopes::measure(&sizes, &mut report).await?;
     }
     print!("{report}");
     Ok(())

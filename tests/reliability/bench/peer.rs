@@ -7,6 +7,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::process::{begin, end, tell};
+use crate::scopes::subscription;
 use crate::world::{Result, document, id};
 
 /// Writes whose acknowledgements are waited for together.
@@ -16,17 +17,37 @@ const WINDOW: usize = 500;
 pub(crate) struct Peer {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     written: usize,
+    /// The server's epoch.
+    epoch: String,
 }
 
 impl Peer {
     /// Connects to an empty collection, or one that this client has.
     pub(crate) async fn connect(server: &str, name: &str) -> Result<Self> {
         let (socket, _) = connect_async(format!("ws://{server}/ws")).await?;
-        let mut peer = Self { socket, written: 0 };
+        let mut peer = Self { socket, written: 0, epoch: String::new() };
         let hello = json!({"protocol": 2, "clientId": name, "session": 1});
         peer.say(&json!({"type": "ping", "metadata": hello})).await?;
-        peer.expect("pong").await?;
+        let pong: Value = serde_json::from_str(&peer.hear().await?)?;
+        peer.epoch = pong["metadata"]["epoch"].as_str().ok_or("no epoch")?.into();
         Ok(peer)
+    }
+
+    /// Subscribes rooms of the messages, new ones or such that it has up to a seq. Returns the bytes that come.
+    pub(crate) async fn join(&mut self, rooms: &[String], seq: Option<u64>) -> Result<usize> {
+        let message = subscription(rooms, seq.map(|seq| (self.epoch.as_str(), seq)));
+        self.say(&message).await?;
+        let mut bytes = 0;
+        loop {
+            let text = self.hear().await?;
+            bytes += text.len();
+            if text.contains(r#""type":"synced""#) {
+                return Ok(bytes);
+            }
+            if text.contains(r#""type":"error""#) {
+                return Err(text.into());
+            }
+        }
     }
 
     pub(crate) async fn follow(&mut self, collection: &str) -> Result<()> {
@@ -40,9 +61,14 @@ impl Peer {
 
     /// Inserts a record, without waiting for its acknowledgement.
     pub(crate) async fn insert(&mut self, collection: &str, n: usize) -> Result<()> {
+        self.save(collection, &id(n), &document(n)).await
+    }
+
+    /// The same with a record of one's own.
+    pub(crate) async fn save(&mut self, collection: &str, id: &str, data: &Value) -> Result<()> {
         self.written += 1;
-        let message = json!({"type": "insert", "collection": collection, "recordId": id(n),
-            "data": document(n), "metadata": {"mutation": self.written, "base": 0}});
+        let message = json!({"type": "insert", "collection": collection, "recordId": id,
+            "data": data, "metadata": {"mutation": self.written, "base": 0}});
         self.say(&message).await
     }
 

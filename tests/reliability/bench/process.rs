@@ -13,7 +13,7 @@ use synclayer_fjall::{Durability, FjallServerStore};
 
 use crate::usage::Threads;
 use crate::world::{Result, serve};
-use crate::{local, peer, query, sync, usage};
+use crate::{local, peer, query, scopes, sync, usage};
 
 /// The first argument of such a process. The second is its role.
 pub(crate) const ROLE: &str = "as";
@@ -29,6 +29,12 @@ pub(crate) async fn play(role: &str, args: &[String]) -> Result<()> {
     match (role, &args[..]) {
         ("server", [dir]) => {
             let (server, store) = serve(Path::new(dir), Durability::Synced).await?;
+            println!("{}", server.local_addr());
+            thread::spawn(move || answer(&store));
+            pending().await
+        }
+        ("rooms", [dir, parts @ ..]) => {
+            let (server, store) = scopes::serve(Path::new(dir), parts).await?;
             println!("{}", server.local_addr());
             thread::spawn(move || answer(&store));
             pending().await

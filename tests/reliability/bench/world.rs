@@ -62,9 +62,18 @@ pub(crate) async fn serve(
     dir: &Path,
     durability: Durability,
 ) -> Result<(Server, Arc<FjallServerStore>)> {
+    serve_with(ServerConfig::default(), dir, durability).await
+}
+
+/// The same with a configuration.
+pub(crate) async fn serve_with(
+    config: ServerConfig,
+    dir: &Path,
+    durability: Durability,
+) -> Result<(Server, Arc<FjallServerStore>)> {
     let options = ServerOptions::new().durability(durability);
     let store = Arc::new(FjallServerStore::open(dir, options)?);
-    let server = Server::bind(ServerConfig::default(), store.clone()).await?;
+    let server = Server::bind(config, store.clone()).await?;
     Ok((server, store))
 }
 
