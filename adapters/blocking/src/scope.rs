@@ -6,7 +6,7 @@ use synclayer_client::error::SyncError;
 use synclayer_client::saved::Saved;
 use synclayer_client::scope::ScopeHandle;
 use synclayer_client::wait::Wait;
-use synclayer_core::{Document, Record};
+use synclayer_core::{Delta, Document, Record};
 
 use crate::query::Query;
 
@@ -37,6 +37,11 @@ impl Scope {
     #[doc = doc!(update)]
     pub fn update<T: Serialize + ?Sized>(&self, id: &str, fields: &T) -> Result<Saved, SyncError> {
         self.0.update(id, fields).wait()
+    }
+
+    #[doc = doc!(change)]
+    pub fn change(&self, id: &str, delta: Delta) -> Result<Saved, SyncError> {
+        self.0.change(id, delta).wait()
     }
 
     #[doc = doc!(modify)]

@@ -324,6 +324,8 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) id_field: Option<String>,
     #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+    #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }
 
@@ -337,6 +339,8 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) filter: WhereArgs,
     #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+    #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }
 
@@ -349,6 +353,8 @@ pub(crate) struct DeleteArgs {
     pub(crate) id: Option<String>,
     #[command(flatten)]
     pub(crate) filter: WhereArgs,
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }
@@ -392,6 +398,22 @@ pub(crate) struct ScopeArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct NamedScopeArgs {
+    /// Keep only this part of a collection that is written to, like messages=room=42: the collection, and a
+    /// scope as in `save --scope`. May be given several times
+    #[arg(long = "scope", value_name = "COLLECTION=KEY=VALUE", value_parser = scopes::named)]
+    pub(crate) scopes: Vec<(Collection, ScopeArg)>,
+}
+
+impl NamedScopeArgs {
+    /// The scopes of a collection.
+    pub(crate) fn of(&self, collection: &str) -> ScopeArgs {
+        let of_it = self.scopes.iter().filter(|(name, _)| name.as_str() == collection);
+        ScopeArgs { scopes: of_it.map(|(_, scope)| scope.clone()).collect() }
+    }
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct SaveArgs {
     /// The collection
     pub(crate) collection: String,
@@ -415,6 +437,8 @@ pub(crate) struct TransactionArgs {
     #[arg(long)]
     pub(crate) keep_what_won: bool,
     #[command(flatten)]
+    pub(crate) scope: NamedScopeArgs,
+    #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }
 
@@ -431,6 +455,8 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "FIELD")]
     pub(crate) unset: Vec<Box<str>>,
     #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+    #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }
 
@@ -443,6 +469,8 @@ pub(crate) struct ModifyArgs {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }

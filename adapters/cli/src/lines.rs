@@ -22,6 +22,7 @@ use crate::args::{ExportArgs, ImportArgs};
 use crate::deliver::{DoneAll, deliver_all};
 use crate::failure::{Code, Failure, advice, unreadable};
 use crate::output::Printer;
+use crate::part::Part;
 use crate::read::{filtered, refresh};
 use crate::replica::on_replica;
 
@@ -57,10 +58,10 @@ struct ExportedLine<'a> {
 
 pub(crate) async fn export(args: ExportArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
-        let collection = replica.collection(&args.collection)?;
-        collection.subscribe().await?;
+        let part = Part::of(replica, &args.collection, &args.scope)?;
+        part.subscribe().await?;
         let meeting = refresh(replica, &args.collection, out).await?;
-        for record in filtered(collection.query(), &args.filter).get().await? {
+        for record in filtered(part.query(), &args.filter).get().await? {
             match &args.id_field {
                 None => Printer::json(&ExportedLine { id: &record.id, data: &record.document })?,
                 Some(field) => Printer::json(&with_id(record, field)?)?,
@@ -98,7 +99,8 @@ fn id_of(value: &RawValue) -> Option<String> {
 pub(crate) async fn import(args: ImportArgs, out: Printer) -> Result<(), Failure> {
     let mut source = Source::open(&args.file, out)?;
     on_replica(&args.replica, async |replica| {
-        replica.collection(&args.collection)?.subscribe().await?;
+        let held = Part::of(replica, &args.collection, &args.scope)?;
+        held.subscribe().await?;
         // what the server has already is not sent to it again
         let before = replica.meet(out).await?;
         let mut import = Import::new(&replica.sync, &args.collection);
@@ -108,6 +110,8 @@ pub(crate) async fn import(args: ImportArgs, out: Printer) -> Result<(), Failure
         let unchanged = Some(unchanged);
         let done = DoneAll { done: "imported", collection: &args.collection, count, unchanged };
         let delivered = deliver_all(&met, done, fates, out).await;
+        // until then it is used
+        drop(held);
         ended.and(delivered)
     })
     .await
@@ -176,14 +180,14 @@ fn bar(bytes: Option<u64>, out: Printer) -> ProgressBar {
 
 /// The records of a transaction, with the lines that they come from.
 #[derive(Default)]
-struct Part {
+struct Batch {
     records: Vec<(RecordId, Document)>,
     bytes: usize,
     first: usize,
     last: usize,
 }
 
-impl Part {
+impl Batch {
     fn add(&mut self, number: usize, bytes: usize, record: (RecordId, Document)) {
         if self.records.is_empty() {
             self.first = number;
@@ -207,8 +211,8 @@ struct Tried {
 }
 
 /// Saves records in a transaction.
-async fn save(sync: SyncLayer, collection: String, part: Part) -> Tried {
-    let Part { records, first, last, .. } = part;
+async fn save(sync: SyncLayer, collection: String, part: Batch) -> Tried {
+    let Batch { records, first, last, .. } = part;
     let (count, unchanged) = (records.len(), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&unchanged);
     let body = move |t: &mut Transaction<'_, '_>| {
@@ -272,7 +276,7 @@ impl<'a> Import<'a> {
         source: &mut Source,
         id_field: Option<&str>,
     ) -> Result<(), String> {
-        let mut part = Part::default();
+        let mut part = Batch::default();
         while let Some((number, line)) = source.next()? {
             let record = match id_field {
                 None => read(&line),
@@ -292,7 +296,7 @@ impl<'a> Import<'a> {
     }
 
     /// Begins to save a transaction, when there are not too many under way.
-    async fn begin(&mut self, part: Part) -> Result<(), String> {
+    async fn begin(&mut self, part: Batch) -> Result<(), String> {
         if self.saving.len() == AT_A_TIME {
             self.settle().await?;
         }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use synclayer_tokio::{Collection, Document, Limits, Saved};
+use synclayer_tokio::{Document, Limits, Saved};
 use tokio::task::spawn_blocking;
 
 use crate::args::ModifyArgs;
 use crate::deliver::{Done, deliver_after};
 use crate::failure::{Code, Failure};
 use crate::output::Printer;
+use crate::part::Part;
 use crate::replica::on_replica;
 use crate::umask;
 use crate::write::missing_unless_met;
@@ -22,17 +23,17 @@ use crate::write::missing_unless_met;
 const TRIES: u32 = 10;
 
 pub(crate) async fn modify(args: ModifyArgs, out: Printer) -> Result<(), Failure> {
-    let ModifyArgs { collection: name, id, program, replica } = args;
+    let ModifyArgs { collection: name, id, program, scope, replica } = args;
     let program = Arc::new(Program::new(program));
     on_replica(&replica, async |replica| {
-        let collection = replica.collection(&name)?;
+        let part = Part::of(replica, &name, &scope)?;
         // what others made of the record by now is what the program is to see
-        let before = missing_unless_met(replica, &name, &id, out).await?;
+        let before = missing_unless_met(replica, (&name, &part), &id, out).await?;
         for _ in 0..TRIES {
-            let seen = collection.get(&id).await?.map(|record| record.document);
+            let seen = part.get(&id).await?.map(|record| record.document);
             let seen = seen.ok_or_else(|| Failure::no_record(&name, &id))?;
             let made = program.run(seen.clone()).await?;
-            if let Some(saved) = replaced(&collection, &id, seen, made).await? {
+            if let Some(saved) = replaced(&part, &id, seen, made).await? {
                 let done = Done { done: "modified", collection: &name, saved };
                 return deliver_after(before, replica, done, out).await;
             }
@@ -47,7 +48,7 @@ pub(crate) async fn modify(args: ModifyArgs, out: Printer) -> Result<(), Failure
 
 /// Puts a document in the place of another; `None` where the record is a third one by now.
 async fn replaced(
-    collection: &Collection,
+    part: &Part,
     id: &str,
     seen: Document,
     made: Document,
@@ -61,7 +62,7 @@ async fn replaced(
         told.store(true, Ordering::Relaxed);
         Some(made)
     };
-    let saved = collection.modify(id, change).await?;
+    let saved = part.modify(id, change).await?;
     Ok(Some(saved).filter(|_| fits.load(Ordering::Relaxed)))
 }
 
@@ -149,15 +150,16 @@ mod tests {
         let config = SyncConfig::new("http://localhost").connect_at_start(false);
         let sync = SyncLayer::open(config).await.unwrap();
         let todos = sync.collection("todos").unwrap();
+        let part = Part::Whole(todos.clone());
         todos.save_with_id("x", &document(r#"{"n":1}"#)).await.unwrap();
         let (old, made) = (document(r#"{"n":0}"#), document(r#"{"n":7}"#));
         let n =
             async || todos.get("x").await.unwrap().unwrap().document.text("n").unwrap().to_owned();
-        assert!(replaced(&todos, "x", old.clone(), made.clone()).await.unwrap().is_none());
+        assert!(replaced(&part, "x", old.clone(), made.clone()).await.unwrap().is_none());
         assert_eq!(n().await, "1");
-        assert!(replaced(&todos, "gone", old, made.clone()).await.unwrap().is_none());
+        assert!(replaced(&part, "gone", old, made.clone()).await.unwrap().is_none());
         assert!(todos.get("gone").await.unwrap().is_none());
-        let saved = replaced(&todos, "x", document(r#"{"n":1}"#), made).await.unwrap();
+        let saved = replaced(&part, "x", document(r#"{"n":1}"#), made).await.unwrap();
         assert_eq!(&*saved.unwrap().id, "x");
         assert_eq!(n().await, "7");
         sync.close().await;

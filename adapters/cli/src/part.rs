@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use synclayer_core::Predicate;
 use synclayer_tokio::{
-    Collection, Document, Query, Record, Saved, Scope, ScopeStanding, Status, SyncError,
+    Collection, Delta, Document, Query, Record, Saved, Scope, ScopeStanding, Status, SyncError,
 };
 
 use crate::args::ScopeArgs;
@@ -63,10 +63,39 @@ impl Part {
         }
     }
 
+    pub(crate) async fn lacks(&self, id: &str) -> Result<bool, SyncError> {
+        Ok(self.get(id).await?.is_none())
+    }
+
     pub(crate) fn query(&self) -> Query {
         match self {
             Self::Whole(collection) => collection.query(),
             Self::Scopes { held, condition, .. } => held.query().filter(condition.clone()),
+        }
+    }
+
+    pub(crate) async fn change(&self, id: &str, delta: Delta) -> Result<Saved, SyncError> {
+        match self {
+            Self::Whole(collection) => collection.change(id, delta).await,
+            Self::Scopes { held, .. } => held.change(id, delta).await,
+        }
+    }
+
+    pub(crate) async fn modify(
+        &self,
+        id: &str,
+        change: impl FnOnce(Option<&Document>) -> Option<Document> + Send + 'static,
+    ) -> Result<Saved, SyncError> {
+        match self {
+            Self::Whole(collection) => collection.modify(id, change).await,
+            Self::Scopes { held, .. } => held.modify(id, change).await,
+        }
+    }
+
+    pub(crate) async fn delete(&self, id: &str) -> Result<Saved, SyncError> {
+        match self {
+            Self::Whole(collection) => collection.delete(id).await,
+            Self::Scopes { held, .. } => held.delete(id).await,
         }
     }
 

@@ -52,6 +52,12 @@ pub(crate) fn scope(text: &str) -> Result<ScopeArg, String> {
     Ok(ScopeArg { named: named.map_err(|error| error.to_string())?, parts })
 }
 
+/// A collection with a scope of it, as `COLLECTION=KEY=VALUE`.
+pub(crate) fn named(text: &str) -> Result<(Collection, ScopeArg), String> {
+    let (collection, rest) = divide(text, "COLLECTION=KEY=VALUE, as in messages=room=42")?;
+    Ok((collection, scope(rest)?))
+}
+
 /// The first part of a scope, its value, and the text behind it.
 fn part_of(text: &str) -> Result<(&str, Box<RawValue>, Option<&str>), String> {
     let (part, value) = text.split_once('=').ok_or(FORMS)?;

@@ -11,6 +11,7 @@ use crate::args::TransactionArgs;
 use crate::deliver::{WriteFate, fate_by_now};
 use crate::failure::{Code, Failure, unreadable, unusable};
 use crate::output::Printer;
+use crate::part::Part;
 use crate::replica::{OpenReplica, on_replica};
 
 /// A write, as level 1 has it.
@@ -55,8 +56,17 @@ pub(crate) async fn transaction(args: TransactionArgs, out: Printer) -> Result<(
     let writes = read(&args.file)?;
     on_replica(&args.replica, async |replica| {
         let collections: BTreeSet<_> = writes.iter().map(|write| &write.collection).collect();
+        if let Some((other, _)) =
+            args.scope.scopes.iter().find(|(of, _)| !collections.contains(&of.to_string()))
+        {
+            let why = format!("--scope names {other}, to which nothing is written");
+            return Err(Failure::new(Code::Usage, why));
+        }
+        let mut parts = Vec::new();
         for name in collections {
-            replica.collection(name)?.subscribe().await?;
+            let part = Part::of(replica, name, &args.scope.of(name))?;
+            part.subscribe().await?;
+            parts.push(part);
         }
         let saved = match make(replica, &writes, args.keep_what_won).await {
             // the server may have the record
@@ -68,7 +78,10 @@ pub(crate) async fn transaction(args: TransactionArgs, out: Printer) -> Result<(
             }
             made => made?,
         };
-        deliver(replica, writes.len(), &saved, out).await
+        let delivered = deliver(replica, writes.len(), &saved, out).await;
+        // until then they are used
+        drop(parts);
+        delivered
     })
     .await
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use synclayer_tokio::{Delta, Document, Limits, Misuse, SyncError};
+use synclayer_tokio::{Delta, Document, Limits};
 
 use crate::args::{DeleteArgs, SaveArgs, UpdateArgs};
 use crate::deliver::{Done, DoneAll, deliver, deliver_all};
@@ -23,44 +23,41 @@ pub(crate) async fn save(args: SaveArgs, out: Printer) -> Result<(), Failure> {
 }
 
 pub(crate) async fn update(args: UpdateArgs, out: Printer) -> Result<(), Failure> {
-    let UpdateArgs { collection: name, id, fields, unset, replica } = args;
+    let UpdateArgs { collection: name, id, fields, unset, scope, replica } = args;
     let delta = Delta::new(read_document(&fields)?, unset);
     if delta.is_empty() {
         return Err(Failure::new(Code::Usage, "nothing to change: give fields, or --unset"));
     }
     on_replica(&replica, async |replica| {
-        let collection = replica.collection(&name)?;
-        let saved = match collection.change(&id, delta.clone()).await {
+        let part = Part::of(replica, &name, &scope)?;
+        if part.lacks(&id).await? {
             // the server may have it
-            Err(SyncError::Misuse(Misuse::NoSuchRecord { .. })) if replica.has_server() => {
-                missing_unless_met(replica, &name, &id, out).await?;
-                collection.change(&id, delta).await?
-            }
-            changed => changed?,
-        };
+            missing_unless_met(replica, (&name, &part), &id, out).await?;
+        }
+        let saved = part.change(&id, delta).await?;
         deliver(replica, Done { done: "updated", collection: &name, saved }, out).await
     })
     .await
 }
 
 pub(crate) async fn delete(args: DeleteArgs, out: Printer) -> Result<(), Failure> {
-    let DeleteArgs { collection: name, id, filter, replica } = args;
+    let DeleteArgs { collection: name, id, filter, scope, replica } = args;
     on_replica(&replica, async |replica| {
-        let collection = replica.collection(&name)?;
+        let part = Part::of(replica, &name, &scope)?;
         let Some(id) = &id else {
-            collection.subscribe().await?;
+            part.subscribe().await?;
             refresh(replica, &name, out).await?;
-            let saved = filtered(collection.query(), &filter).delete().await?;
+            let saved = filtered(part.query(), &filter).delete().await?;
             let count = saved.len();
             let fates = saved.iter().map(|saved| (1, saved.confirmed())).collect();
             let done = DoneAll { done: "deleted", collection: &name, count, unchanged: None };
             let met = if count == 0 { Meeting::default() } else { replica.meet(out).await? };
             return deliver_all(&met, done, fates, out).await;
         };
-        if collection.get(id).await?.is_none() {
-            missing_unless_met(replica, &name, id, out).await?;
+        if part.lacks(id).await? {
+            missing_unless_met(replica, (&name, &part), id, out).await?;
         }
-        let saved = collection.delete(id).await?;
+        let saved = part.delete(id).await?;
         deliver(replica, Done { done: "deleted", collection: &name, saved }, out).await
     })
     .await
@@ -69,20 +66,16 @@ pub(crate) async fn delete(args: DeleteArgs, out: Printer) -> Result<(), Failure
 /// Meets the server, which may have a record that isn't here.
 pub(crate) async fn missing_unless_met(
     replica: &mut OpenReplica,
-    name: &str,
+    (name, part): (&str, &Part),
     id: &str,
     out: Printer,
 ) -> Result<Meeting, Failure> {
-    let collection = replica.collection(name)?;
-    collection.subscribe().await?;
+    part.subscribe().await?;
     let meeting = replica.meet(out).await?;
     if let Some(why) = &meeting.apart {
         out.note(format_args!("not in sync: {why}"));
     }
-    match collection.get(id).await? {
-        Some(_) => Ok(meeting),
-        None => Err(Failure::no_record(name, id)),
-    }
+    if part.lacks(id).await? { Err(Failure::no_record(name, id)) } else { Ok(meeting) }
 }
 
 /// Reads a JSON object: the argument, or what `-` stands for.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use synclayer_core::{Document, Misuse, NamedScope, QueryError, Record};
+use synclayer_core::{Delta, Document, Misuse, NamedScope, QueryError, Record};
 
 use crate::collection::CollectionHandle;
 use crate::error::SyncError;
@@ -60,6 +60,11 @@ impl ScopeHandle {
     /// Sets some fields of a record.
     pub fn update<T: Serialize + ?Sized>(&self, id: &str, fields: &T) -> Pending<Saved> {
         self.part.update(id, fields)
+    }
+
+    /// Sets and removes some fields of a record.
+    pub fn change(&self, id: &str, delta: Delta) -> Pending<Saved> {
+        self.part.change(id, delta)
     }
 
     /// Changes a record by what it is.

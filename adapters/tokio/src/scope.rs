@@ -5,7 +5,7 @@ use synclayer_client::doc;
 use synclayer_client::error::SyncError;
 use synclayer_client::saved::Saved;
 use synclayer_client::scope::ScopeHandle;
-use synclayer_core::{Document, Record};
+use synclayer_core::{Delta, Document, Record};
 
 use crate::query::Query;
 
@@ -40,6 +40,11 @@ impl Scope {
         fields: &T,
     ) -> Result<Saved, SyncError> {
         self.0.update(id, fields).await
+    }
+
+    #[doc = doc!(change)]
+    pub async fn change(&self, id: &str, delta: Delta) -> Result<Saved, SyncError> {
+        self.0.change(id, delta).await
     }
 
     #[doc = doc!(modify)]

@@ -1,10 +1,11 @@
 //! Parts of a collection in the shell.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Ended, HomeDir, Process, Server, Shell, command};
+use crate::support::{Ended, HomeDir, Process, Server, Shell, command, finish};
 
 const KEYS: [&str; 2] = ["--scope", "messages=room,members[],project+status"];
 
@@ -82,6 +83,48 @@ fn a_write_in_a_scope_reads_no_more() {
     assert_eq!(all.data("messages", "e"), json!({ "room": "7" }));
     let status = part.online(&["status"]).ends_with(0).json();
     assert_eq!(held(&status), [("room=\"7\"".to_owned(), (json!("loaded"), json!(2)))].into());
+}
+
+#[test]
+fn every_command_that_writes_can_keep_to_a_scope() {
+    let home = HomeDir::new();
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &KEYS);
+    let (all, part) = (home.shell("all", &server.url), home.shell("part", &server.url));
+    fill(&all);
+    let scope = ["--scope", "room=42"];
+    let in_scope = |args: &[&str]| part.online(&[args, &scope].concat());
+    in_scope(&["update", "messages", "a", r#"{"text": "hi"}"#, "--unset", "members"]).ends_with(0);
+    // what is elsewhere is not here
+    in_scope(&["update", "messages", "c", r#"{"text": "hi"}"#]).ends_with(4);
+    in_scope(&["delete", "messages", "c"]).ends_with(4);
+    let mut modify = part.command(&[&["modify", "messages", "a"][..], &scope].concat());
+    finish(modify.args(["--server", &part.server, "--", "sed", "s/hi/ho/"])).ends_with(0);
+    let exported = in_scope(&["export", "messages"]).ends_with(0);
+    assert_eq!(ids(exported), ["a"]);
+    assert_eq!(all.data("messages", "a"), json!({ "room": "42", "text": "ho" }));
+
+    let file = home.dir("lines");
+    fs::write(
+        &file,
+        "{\"id\":\"x\",\"data\":{\"room\":\"42\"}}\n{\"id\":\"y\",\"data\":{\"room\":\"42\"}}\n",
+    )
+    .unwrap();
+    in_scope(&["import", "messages", file.to_str().unwrap()]).ends_with(0);
+    fs::write(
+        &file,
+        r#"{"type":"delete","collection":"messages","recordId":"x"}"#.to_owned()
+            + "\n"
+            + r#"{"type":"update","collection":"messages","recordId":"y","data":{"n":1}}"#,
+    )
+    .unwrap();
+    let transaction = ["transaction", file.to_str().unwrap(), "--scope"];
+    part.online(&[&transaction[..], &["messages=room=42"]].concat()).ends_with(0);
+    part.online(&[&transaction[..], &["others=room=42"]].concat()).ends_with(2);
+    assert_eq!(all.data("messages", "y"), json!({ "n": 1, "room": "42" }));
+    in_scope(&["delete", "messages", "--where", "room exists"]).ends_with(0);
+    assert_eq!(ids(all.online(&["list", "messages"])), ["b", "c", "d"]);
+    let status = part.online(&["status"]).ends_with(0).json();
+    assert_eq!(held(&status), [("room=\"42\"".to_owned(), (json!("loaded"), json!(0)))].into());
 }
 
 #[test]
