@@ -1,12 +1,14 @@
 //! A server's sessions and its HTTP calls, fed with whatever comes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
-    ConnId, Document, Identity, Limits, MemoryRows, Now, Rate, Request, RingLimits, ServerLimits,
-    Session, SessionInput, StoreError, StoreErrorKind, TransactError, UserId,
+    Collection, ConnId, Document, Identity, Limits, MemoryRows, Now, Rate, Request, RingLimits,
+    ScopeKey, ServerLimits, Session, SessionInput, StoreError, StoreErrorKind, TransactError,
+    Transaction, UserId,
 };
 
 use super::client::now;
@@ -22,19 +24,24 @@ const STEPS: usize = 400;
 /// When an invariant is broken, or what is answered makes no sense.
 pub fn session(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let mut bench = SessionBench::new(&mut script);
-    for _ in 0..STEPS {
-        if script.is_over() {
-            break;
-        }
-        bench.step(&mut script);
-    }
-    // a server that is left alone comes to rest, and its books are in order
-    bench.host.settle(bench.now);
-    bench.hear();
-    let report = synclayer_core::rules::verify(&bench.host.rows).expect("sound rows");
-    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    let bench = SessionBench::new(&mut script);
+    bench.run(script);
 }
+
+/// Lets clients and callers say what the bytes say about scopes, too, and checks the sessions after every step,
+/// that the rows of scopes follow from the records, and that what is withheld is in no frame.
+///
+/// # Panics
+/// When an invariant is broken, or what is answered makes no sense.
+pub fn scopes(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let mut bench = SessionBench::new(&mut script);
+    bench.divide();
+    bench.run(script);
+}
+
+/// The keys by which collections are divided, of each kind that there is.
+const KEYS: [(&str, &[&str]); 2] = [("todos", &["a", "b[]", "a+n"]), ("notes", &["a"])];
 
 struct SessionBench {
     now: Now,
@@ -45,6 +52,10 @@ struct SessionBench {
     next_number: u64,
     session: u64,
     backup: Option<MemoryRows>,
+    /// The collections are divided into scopes.
+    is_divided: bool,
+    /// Records with a field `t` are withheld from everyone.
+    withholds: bool,
 }
 
 impl SessionBench {
@@ -72,7 +83,38 @@ impl SessionBench {
             next_number: 1,
             session: 1,
             backup: None,
+            is_divided: false,
+            withholds: rights & 3 == 3,
         }
+    }
+
+    fn run(mut self, mut script: Script<'_>) {
+        for _ in 0..STEPS {
+            if script.is_over() {
+                break;
+            }
+            self.step(&mut script);
+        }
+        // a server that is left alone comes to rest, and its books are in order
+        self.host.settle(self.now);
+        self.hear();
+        let report = synclayer_core::rules::verify(&self.host.rows).expect("sound rows");
+        assert!(report.faults.is_empty(), "{:?}", report.faults);
+    }
+
+    /// Divides the collections into scopes.
+    fn divide(&mut self) {
+        self.is_divided = true;
+        let key = |key: &&str| key.parse::<ScopeKey>().expect("a scope key");
+        let keys: BTreeMap<_, Vec<_>> = KEYS
+            .into_iter()
+            .map(|(name, keys)| {
+                (Collection::new(name).expect("a name"), keys.iter().map(key).collect())
+            })
+            .collect();
+        let declare = Transaction::DeclareScopes(keys);
+        let decision = declare.decide(&self.host.rows, self.host.hub.context(self.now));
+        self.host.rows.apply(decision.expect("sound rows").batch);
     }
 
     fn step(&mut self, script: &mut Script<'_>) {
@@ -167,6 +209,9 @@ impl SessionBench {
 
     fn message(&mut self, script: &mut Script<'_>) -> String {
         let collection = ["todos", "notes", "x"][script.below(3)];
+        if self.is_divided && script.chance(2) {
+            return self.of_scopes(collection, script);
+        }
         let (id, document) = (["a", "b", "c"][script.below(3)], script.document());
         match script.below(12) {
             0 => self.hello(usize::from(script.chance(8))),
@@ -188,6 +233,35 @@ impl SessionBench {
             7 if script.chance(2) => r#"{"type":"auth","data":{"token":"u"}}"#.to_string(),
             choice => self.write(choice, collection, (id, &document), script),
         }
+    }
+
+    /// A subscription of scopes, or of one by a filter.
+    fn of_scopes(&self, collection: &str, script: &mut Script<'_>) -> String {
+        if script.chance(4) {
+            let kind = ["subscribe", "sync"][script.below(2)];
+            let (key, value) = (["a", "b[]", "n"][script.below(3)], value(script));
+            return format!(
+                r#"{{"type":"{kind}","collection":"{collection}","filter":{{"{key}":{value}}}}}"#
+            );
+        }
+        let metadata = self.set(script);
+        format!(r#"{{"type":"subscribe","collection":"{collection}","metadata":{{{metadata}}}}}"#)
+    }
+
+    /// A set of scopes with its number and its cursor, as the fields of an object.
+    fn set(&self, script: &mut Script<'_>) -> String {
+        let epoch = if script.chance(4) { "e0".to_owned() } else { self.host.epoch().to_string() };
+        let scopes: Vec<_> = (0..1 + script.below(4)).map(|_| scope(&epoch, script)).collect();
+        let (set, seq) = (script.number(), script.number());
+        let cursor = match script.below(3) {
+            0 => String::new(),
+            1 => format!(r#","cursor":{{"epoch":"{epoch}","seq":{seq}}}"#),
+            _ => format!(
+                r#","cursor":{{"epoch":"{epoch}","seq":{seq},"resume":{{"epoch":"{epoch}","after":{}}}}}"#,
+                script.number()
+            ),
+        };
+        format!(r#""set":{set},"scopes":[{}]{cursor}"#, scopes.join(","))
     }
 
     fn write(
@@ -286,6 +360,11 @@ impl SessionBench {
         let epoch = self.host.epoch();
         let (who, session) = (script.below(2), script.number());
         let client = format!(r#""clientId":"c{who}","session":{session},"epoch":"{epoch}""#);
+        if self.is_divided && script.chance(2) {
+            let set = self.set(script);
+            let body = format!(r#"{{"collection":"todos","limit":{},{set}}}"#, script.number());
+            return self.call("POST", "/sync/pull", "", body.as_bytes(), user);
+        }
         match script.below(3) {
             0 => self.call("POST", "/sync/session", "", format!("{{{client}}}").as_bytes(), user),
             1 => {
@@ -326,10 +405,14 @@ impl SessionBench {
         assert!(reply.status != 500 && reply.status != 503, "{request:?}: {reply:?}");
     }
 
-    /// A client understands every message of a server.
+    /// A client understands every message of a server, and none of them shows what is withheld.
     fn hear(&mut self) {
         for down in self.host.down.values_mut() {
             for frame in down.drain(..) {
+                let has = |text: &[u8]| frame.windows(text.len()).any(|found| found == text);
+                // an ack repeats what its own writer has written
+                let shows = self.withholds && has(b"\"t\":") && !has(b"\"type\":\"ack\"");
+                assert!(!shows, "{}", String::from_utf8_lossy(&frame));
                 let mut limits = Limits::default();
                 limits.frame_bytes = usize::MAX;
                 let said = decode_server(&frame, &limits);
@@ -343,4 +426,31 @@ impl SessionBench {
             }
         }
     }
+}
+
+/// A scope as a client names it: one that is loaded, one that loads, or a new one; of a key that is declared,
+/// or not.
+fn scope(epoch: &str, script: &mut Script<'_>) -> String {
+    let (first, second) = (value(script), value(script));
+    let name = match script.below(4) {
+        0 => format!(r#""by":["b[]"],"is":[{first}]"#),
+        1 => format!(r#""by":["a","n"],"is":[{first},{second}]"#),
+        2 if script.chance(4) => format!(r#""by":["x"],"is":[{first}]"#),
+        _ => format!(r#""by":["a"],"is":[{first}]"#),
+    };
+    match script.below(3) {
+        0 => format!("{{{name}}}"),
+        1 => format!(r#"{{{name},"new":true}}"#),
+        _ => {
+            let (seq, after) = (script.number(), script.number());
+            format!(
+                r#"{{{name},"resume":{{"epoch":"{epoch}","snapshotSeq":{seq},"after":{after}}}}}"#
+            )
+        }
+    }
+}
+
+/// A value that records have in the fields of a key, or that none can have.
+fn value(script: &mut Script<'_>) -> &'static str {
+    ["1", "2", "1.0", "0", "null", r#""1""#, "[]", r#"{"x":1}"#][script.below(8)]
 }
