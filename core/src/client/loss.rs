@@ -234,7 +234,12 @@ impl Client {
         }
         self.adopt_some(edit)?;
         self.short = self.streams.any(Stream::is_short);
-        Ok(())
+        if edit.lost.is_empty() {
+            return Ok(());
+        }
+        // what a transaction kept from being offered is free when that has fallen
+        self.reject_lost(edit)?;
+        self.pursue_losses(edit)
     }
 }
 

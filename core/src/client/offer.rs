@@ -35,9 +35,9 @@ impl Records<'_> {
                 self.stream.pass(held.last().cloned());
                 break;
             }
-            // a look from the beginning finds nothing that is left
             if after.take().is_none() {
-                if !self.has_frozen(edit, &held)? {
+                // what is left has writes on their way, or waits for the end of a transaction
+                if self.held(edit, None, 1)?.is_empty() {
                     self.end_loss(edit);
                 }
                 break;
@@ -145,18 +145,6 @@ impl Records<'_> {
             Some(LossDecision::Adopt) => false,
             None => self.on_server_loss == Some(OnServerLoss::Offer),
         }
-    }
-
-    /// Returns `true` if some of these records could not be offered because their writes may be on
-    /// their way.
-    fn has_frozen(&self, edit: &Edit<'_>, ids: &[RecordId]) -> Result<bool, StoreError> {
-        for id in ids {
-            let first = self.outbox.first_of(edit, self.collection, id)?;
-            if first.is_some_and(|first| self.outbox.is_frozen(first)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Returns the records behind `after` that are held without the server having shown them, `limit`
