@@ -240,7 +240,11 @@ impl World {
 
     /// A device turns to the server: not before the time that the server has asked for.
     pub(super) fn look_at_rest(&mut self, device: usize, rest: Option<Mono>) {
-        let rest = self.devices[device].rests_until.take().max(rest);
+        let this = &mut self.devices[device];
+        if this.hurries {
+            return;
+        }
+        let rest = this.rests_until.take().max(rest);
         if rest.is_some_and(|until| self.now.mono < until) {
             self.fail(
                 Invariant::Contract,
@@ -255,6 +259,7 @@ impl World {
     pub(super) fn end_rests(&mut self, device: usize) {
         let this = &mut self.devices[device];
         (this.rests_until, this.sockets_rest_until) = (None, None);
+        this.hurries = true;
     }
 
     /// The app of a device gives a token.

@@ -89,6 +89,9 @@ pub struct Device {
     pub(super) rests_until: Option<Mono>,
     /// The same, as far as connections are concerned.
     pub(super) sockets_rest_until: Option<Mono>,
+    /// `true` if its app wants something at once in a call of the group that is open: what is asked at
+    /// the group's end may be of a call before the one in which the server asked to be left alone.
+    pub(super) hurries: bool,
     /// `true` if it has slept in this life while its wall clock stood still, so that neither clock
     /// shows the sleep: until the next hello its time may be behind by the length of the sleep.
     pub slept_unseen: bool,
@@ -215,6 +218,7 @@ impl World {
             places: Places::default(),
             rests_until: None,
             sockets_rest_until: None,
+            hurries: false,
             lost_writes_by_socket: false,
             database: None,
             decided: false,
@@ -290,7 +294,7 @@ impl World {
         (this.to_notice, this.slept_unseen) = (None, false);
         (this.asked, this.offline, this.lost_writes_by_socket) = (None, false, false);
         this.database = None;
-        (this.rests_until, this.sockets_rest_until) = (None, None);
+        (this.rests_until, this.sockets_rest_until, this.hurries) = (None, None, false);
         this.acked_at = CommitNumber(0);
         this.start_with_scopes();
         self.orphan_calls(device);
@@ -354,6 +358,8 @@ impl World {
         self.take_queries(device);
         self.count_scopes(device);
         self.carry_out(device, actions);
+        let this = &mut self.devices[device];
+        this.hurries &= this.shared > 0;
         if halted != self.devices[device].has_halted() {
             self.fail(Invariant::Contract, format!("device {device} has stopped, and did not say"));
         }
