@@ -31,12 +31,12 @@ impl Client {
         match edit.transport {
             Transport::WebSocket => {
                 self.lose_connection(edit, "the server wants another token");
-                self.back_off(edit, Duration::ZERO);
+                self.back_off(edit);
             }
             Transport::Http if self.works_plainly() => {
                 self.give_up_work(edit, Duration::ZERO);
             }
-            Transport::Http => self.give_up_exchange(edit, Duration::ZERO),
+            Transport::Http => self.give_up_exchange(edit),
         }
         self.ask_for_token(edit, code, message, by_server);
     }
@@ -73,6 +73,7 @@ impl Client {
         retry_after: Option<Duration>,
         body: &[u8],
     ) {
+        self.rest(retry_after);
         let told = refusal(body, &self.config.limits);
         let reason = match &told {
             Some(told) => {
@@ -88,11 +89,11 @@ impl Client {
             (401 | 403, _) => {
                 self.ask_for_token(edit, code_of(status), reason.clone(), false);
                 let failure = ConnectFailure::new(FailureCause::Access, reason);
-                self.fail_connection(edit, failure, Duration::ZERO);
+                self.fail_connection(edit, failure);
             }
             (_, _) => {
                 let failure = ConnectFailure::new(cause_of(status), reason);
-                self.fail_connection(edit, failure, retry_after.unwrap_or_default());
+                self.fail_connection(edit, failure);
             }
         }
     }

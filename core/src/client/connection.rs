@@ -1,7 +1,6 @@
 //! Connections: how one is made, lost, given up and tried again, and what time does to it.
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{ConnectionState, EventKind, Transport};
@@ -18,7 +17,7 @@ impl Client {
             Disconnect::Refused { status, retry_after, body } => {
                 self.turned_away(edit, status, retry_after, &body);
             }
-            Disconnect::Lost(failure) => self.fail_connection(edit, failure, Duration::ZERO),
+            Disconnect::Lost(failure) => self.fail_connection(edit, failure),
         }
     }
 
@@ -27,7 +26,6 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         failure: impl Into<ConnectFailure>,
-        at_least: Duration,
     ) {
         let failure = failure.into();
         let was_ready = self.link.ready_since().is_some();
@@ -42,7 +40,7 @@ impl Client {
         let told = self.failure.as_ref().map(|failure| failure.cause);
         self.lose_connection(edit, &failure.message);
         self.note_failure(failure.clone());
-        self.back_off(edit, at_least);
+        self.back_off(edit);
         if !was_ready && self.config.http {
             self.turn_to_http(edit, &failure);
         } else if !was_ready
@@ -63,7 +61,7 @@ impl Client {
 
     fn fail_silent_connection(&mut self, edit: &mut Edit<'_>, reason: &str) {
         let failure = ConnectFailure::new(FailureCause::Silent, reason);
-        self.fail_connection(edit, failure, Duration::ZERO);
+        self.fail_connection(edit, failure);
     }
 
     /// Nothing is connected any more; the caller says what comes next.

@@ -2,7 +2,6 @@
 //! until the app has decided, and then the replica is of that one.
 
 use alloc::string::String;
-use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
@@ -47,12 +46,12 @@ impl Client {
         match edit.transport {
             Transport::WebSocket => {
                 self.lose_connection(edit, "the server has another database");
-                self.back_off(edit, Duration::ZERO);
+                self.back_off(edit);
             }
             Transport::Http => {
                 self.drop_exchange(edit);
                 self.out_of_reach(edit);
-                self.poll_later(Duration::ZERO);
+                self.poll_later();
                 self.fallback.doubt();
             }
         }

@@ -130,9 +130,12 @@ impl Fallback {
         self.due
     }
 
-    /// An exchange is due now.
-    pub(super) fn set_due(&mut self) {
-        self.due = true;
+    /// An exchange is due now, or as soon as the server need not be left alone any more.
+    pub(super) fn set_due(&mut self, now: Mono) {
+        match self.resting(now) {
+            Some(until) => self.poll_by(until),
+            None => self.due = true,
+        }
     }
 
     /// The app asks for an exchange, or no longer, perhaps while another is under way.
@@ -152,8 +155,10 @@ impl Fallback {
     }
 
     /// An exchange has ended. One that was asked for meanwhile is due.
-    pub(super) fn end(&mut self) {
-        self.due |= core::mem::take(&mut self.again);
+    pub(super) fn end(&mut self, now: Mono) {
+        if core::mem::take(&mut self.again) {
+            self.set_due(now);
+        }
     }
 
     pub(super) fn poll_at(&self) -> Option<Mono> {
@@ -161,16 +166,18 @@ impl Fallback {
     }
 
     pub(super) fn set_poll(&mut self, at: Option<Mono>) {
-        self.poll_at = at;
+        self.poll_at = at.map(|at| self.rested(at));
     }
 
     /// The next exchange comes by this time.
     pub(super) fn poll_by(&mut self, at: Mono) {
+        let at = self.rested(at);
         self.poll_at = Some(self.poll_at.map_or(at, |due| due.min(at)));
     }
 
     /// Brings the next exchange forward to this time, if one is planned.
     pub(super) fn hasten(&mut self, soon: Mono) {
+        let soon = self.rested(soon);
         self.poll_at = self.poll_at.map(|at| at.min(soon));
     }
 
@@ -189,6 +196,11 @@ impl Fallback {
         let until = self.resting(now).map_or(until, |rest| rest.max(until));
         self.rest_until = Some(until).filter(|until| *until > now);
         until.since(now)
+    }
+
+    /// Returns this time, or that until which the server wants to be left alone, if that is later.
+    fn rested(&self, at: Mono) -> Mono {
+        self.rest_until.map_or(at, |until| until.max(at))
     }
 
     /// Returns the time until which the server wants to be left alone, if it is not over.
@@ -251,9 +263,9 @@ impl Fallback {
     }
 
     /// A search has found an empty list and nothing better: the next one is due now.
-    pub(super) fn count_empty_list(&mut self) {
+    pub(super) fn count_empty_list(&mut self, now: Mono) {
         self.empty_lists += 1;
-        self.due = true;
+        self.set_due(now);
     }
 
     /// A hello was refused with this status, and nothing has shown a plain server.

@@ -2,7 +2,6 @@
 //! follows when that can't be.
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
@@ -250,7 +249,7 @@ impl Client {
             }
             Transport::Http => {
                 self.drop_exchange(edit);
-                self.poll_later(Duration::ZERO);
+                self.poll_later();
             }
         }
         Ok(())

@@ -3,7 +3,6 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
-use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
@@ -65,10 +64,10 @@ impl Client {
             Err(StepError::Peer(what)) => {
                 let failure = ConnectFailure::new(FailureCause::Protocol, what);
                 match edit.transport {
-                    Transport::Http => self.fail_exchange(&mut edit, failure, Duration::ZERO),
+                    Transport::Http => self.fail_exchange(&mut edit, failure),
                     Transport::WebSocket => {
                         edit.error(alloc::format!("the connection is given up: {failure}"));
-                        self.fail_connection(&mut edit, failure, Duration::ZERO);
+                        self.fail_connection(&mut edit, failure);
                     }
                 }
                 Ok(())

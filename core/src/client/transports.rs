@@ -135,7 +135,7 @@ impl Client {
             | LinkState::Off
             | LinkState::Failed => {
                 self.fallback.set_poll(None);
-                self.fallback.set_due();
+                self.fallback.set_due(self.now.mono);
             }
         }
     }
@@ -171,13 +171,13 @@ impl Client {
     }
 
     /// The WebSocket could not be made, or was lost: it is tried again after a while.
-    pub(super) fn back_off(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
+    pub(super) fn back_off(&mut self, edit: &mut Edit<'_>) {
         // a failure after which less is tried, or a write is named, is none of the connection
         let further =
             self.portions.steps() + self.pacing.breaks_to_judge() + self.streams.breaks_to_judge();
         let used_up = self.config.max_reconnect_attempts;
         let used_up = used_up.is_some_and(|max| self.link.attempts() >= max + further);
-        let at_least = self.fallback.rest(self.now.mono, at_least);
+        let at_least = self.fallback.rest(self.now.mono, Duration::ZERO);
         let until = if !used_up {
             let longest = self.longest_backoff();
             let (config, attempts) = (&self.config, self.link.attempts());
@@ -221,10 +221,7 @@ impl Client {
         self.fallback.turn();
         let auto = self.config.enable_auto_sync;
         if auto && self.fallback.poll_at().is_none() && self.exchange.is_none() {
-            match self.resting() {
-                Some(until) => self.fallback.set_poll(Some(until)),
-                None => self.fallback.set_due(),
-            }
+            self.fallback.set_due(self.now.mono);
         }
     }
 
@@ -263,8 +260,8 @@ impl Client {
     }
 
     /// When the next exchange comes after one that has failed.
-    pub(super) fn poll_later(&mut self, at_least: Duration) {
-        let at_least = self.fallback.rest(self.now.mono, at_least);
+    pub(super) fn poll_later(&mut self) {
+        let at_least = self.fallback.rest(self.now.mono, Duration::ZERO);
         let (failures, longest) = (self.fallback.failures(), self.longest_backoff());
         let delay = self.config.reconnect_delay;
         let wait = if self.config.uses_websocket() {
@@ -288,8 +285,15 @@ impl Client {
         let (delay, longest) = (self.config.reconnect_delay, self.longest_backoff());
         let wait = backoff(&mut self.random, delay, 0, longest);
         let soon = self.now.mono + wait;
-        let soon = self.resting().map_or(soon, |rest| rest.max(soon));
         self.fallback.hasten(soon);
+    }
+
+    /// The server, or something before it, wants to be left alone for a time, whichever the transport
+    /// and whatever else its answer says.
+    pub(super) fn rest(&mut self, wait: Option<Duration>) {
+        if let Some(wait) = wait {
+            self.fallback.rest(self.now.mono, wait);
+        }
     }
 
     /// Until when the server wants to be left alone, if that time is not over.

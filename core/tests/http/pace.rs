@@ -325,6 +325,72 @@ fn what_comes_over_one_transport_does_not_end_a_wait_that_the_other_was_asked_fo
     assert!(!lone.sent().contains(&"CONNECT".to_owned()), "it was asked to wait for 40 s");
 }
 
+/// An exchange by HTTP is under way, the app has asked for another, and the WebSocket is refused for 40 s.
+fn asked_to_wait_in_mid_exchange(ask: fn(&mut LoneReplica)) -> LoneReplica {
+    let mut lone = LoneReplica::new(both());
+    lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
+    lone.sent();
+    let lost = Input::Disconnected { conn: lone.dialled, why: Disconnect::Lost("lost".into()) };
+    lone.replica.handle(lone.now, lost, &mut lone.actions);
+    lone.answer(200, &pong(0, ""));
+    lone.sent();
+    lone.replica.command(lone.now, Command::SyncNow, &mut lone.actions);
+    ask(&mut lone);
+    assert_eq!(lone.sent(), ["CONNECT"]);
+    let why = Disconnect::Refused {
+        status: 503,
+        retry_after: Some(Duration::from_secs(40)),
+        body: Vec::new(),
+    };
+    let refused = Input::Disconnected { conn: lone.dialled, why };
+    lone.replica.handle(lone.now, refused, &mut lone.actions);
+    lone.sent();
+    lone
+}
+
+#[test]
+fn a_wait_holds_for_the_exchange_that_was_asked_for_during_another() {
+    let asks: [fn(&mut LoneReplica); 2] = [
+        |_| (),
+        |lone| {
+            lone.replica.synced(lone.now, &mut lone.actions);
+        },
+    ];
+    for ask in asks {
+        let mut lone = asked_to_wait_in_mid_exchange(ask);
+        lone.answer(200, &first_page());
+        lone.pass(39_000);
+        let sent = lone.sent();
+        assert!(sent.iter().all(|line| line.starts_with("SYNCED")), "{sent:?}");
+        lone.pass(2_000);
+        assert!(lone.sent().iter().any(|line| line.starts_with("GET")), "the wait is over");
+    }
+}
+
+#[test]
+fn a_wait_is_heeded_whatever_else_the_answer_says() {
+    let refused = |status| Disconnect::Refused {
+        status,
+        retry_after: Some(Duration::from_secs(400)),
+        body: br#"{"error":"no","code":"AUTH_FAILED"}"#.to_vec(),
+    };
+    for (status, by_http) in [(401, false), (403, false), (401, true), (403, true), (503, true)] {
+        let mut lone = LoneReplica::new(both());
+        lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
+        lone.sent();
+        let lost = Disconnect::Lost("lost".into());
+        let why = if by_http { lost } else { refused(status) };
+        let input = Input::Disconnected { conn: lone.dialled, why };
+        lone.replica.handle(lone.now, input, &mut lone.actions);
+        if by_http {
+            lone.answer_with(status, Some(400), r#"{"error":"no","code":"AUTH_FAILED"}"#);
+        }
+        lone.sent();
+        lone.pass(399_000);
+        assert!(lone.sent().is_empty(), "{status}: it was asked to wait for 400 s");
+    }
+}
+
 #[test]
 fn a_write_does_not_end_a_wait_that_the_server_asked_for() {
     let mut lone = asked_to_wait();

@@ -51,7 +51,7 @@ impl Client {
             HttpAnswer::Failed(why) => {
                 let what = asked.what.name();
                 self.take_less(edit, &asked.what);
-                self.fail_exchange(edit, why.of(what), Duration::ZERO);
+                self.fail_exchange(edit, why.of(what));
                 // the status tells of the server, and not of the call
                 self.note_failure(why);
                 self.pass_over(&asked.what);
@@ -343,6 +343,7 @@ impl Client {
     ) -> Result<(), StepError> {
         let told = refusal(body, &self.config.limits);
         let wait = retry_after.or_else(|| told.as_ref()?.retry_after_ms.map(Duration::from_millis));
+        self.rest(wait);
         let text = told.as_ref().map_or_else(
             || format!("the server answered {status} to {}", what.name()),
             |told| format!("the server answered {status} to {}: {}", what.name(), told.message),
@@ -404,7 +405,7 @@ impl Client {
                     What::Page { .. } | What::Push => FailureCause::Declined,
                 };
                 let failure = ConnectFailure::new(cause, text);
-                self.fail_exchange(edit, failure, wait.unwrap_or_default());
+                self.fail_exchange(edit, failure);
             }
         }
         Ok(())
@@ -437,7 +438,7 @@ impl Client {
         exchange.troubled = true;
         exchange.declined += 1;
         if exchange.declined > MOST_DECLINED {
-            self.give_up_exchange(edit, Duration::ZERO);
+            self.give_up_exchange(edit);
             return;
         }
         if !exchange.succeeded && exchange.hello == HelloState::NotNeeded {

@@ -257,7 +257,7 @@ impl Client {
             self.syncs.answer(edit, &outcome, which);
         }
         self.schedule_poll(troubled);
-        self.fallback.end();
+        self.fallback.end(self.now.mono);
         if !self.syncs.is_empty() && !self.pacing.is_held() {
             // called while the exchange was under way, or not fulfilled by it
             self.poll_for_syncs();
@@ -270,23 +270,22 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         why: impl Into<ConnectFailure>,
-        at_least: Duration,
     ) {
         let failure = why.into();
         let before = core::mem::replace(&mut edit.transport, Transport::Http);
         edit.unreachable(&failure);
         edit.transport = before;
-        self.give_up_exchange(edit, at_least);
+        self.give_up_exchange(edit);
         self.note_failure(failure);
     }
 
     /// The same, where it was told already why.
-    pub(in super::super) fn give_up_exchange(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
+    pub(in super::super) fn give_up_exchange(&mut self, edit: &mut Edit<'_>) {
         let before = core::mem::replace(&mut edit.transport, Transport::Http);
         let moved = self.exchange.as_ref().is_some_and(|exchange| exchange.moved);
         self.drop_exchange(edit);
         self.out_of_reach(edit);
-        self.poll_later(at_least);
+        self.poll_later();
         if moved {
             self.go_on_soon();
         }
@@ -351,7 +350,7 @@ impl Client {
         if let Some(asked) = &asked {
             self.take_less(edit, &asked.what);
         }
-        self.fail_exchange(edit, failure, Duration::ZERO);
+        self.fail_exchange(edit, failure);
         if let Some(asked) = asked {
             self.pass_over(&asked.what);
         }

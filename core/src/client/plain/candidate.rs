@@ -161,7 +161,7 @@ impl Client {
     fn searches_again(&mut self) -> bool {
         let found = self.peer.candidate_mut().is_some_and(|candidate| candidate.found_empty_list);
         if found {
-            self.fallback.count_empty_list();
+            self.fallback.count_empty_list(self.now.mono);
             self.peer.drop_work();
         }
         found

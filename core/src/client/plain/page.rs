@@ -170,6 +170,7 @@ impl Client {
         told: Refusal,
     ) {
         let wait = retry_after.or(told.retry_after_ms.map(Duration::from_millis));
+        self.rest(wait);
         if wait.is_none() && self.disappoints(collection, status, &told.message) {
             return;
         }

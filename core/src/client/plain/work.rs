@@ -400,7 +400,8 @@ impl Client {
                 self.out_of_reach(edit);
                 // what the app asked for meanwhile is tried no sooner
                 self.fallback.clear_due();
-                self.poll_later(at_least);
+                self.rest(Some(at_least));
+                self.poll_later();
             }
         }
         edit.transport = before;
