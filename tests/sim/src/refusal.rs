@@ -128,6 +128,11 @@ fn check_batch(
         return Ok(());
     }
     let broken = |what: &str, why: &str| format!("{why} has changed {what}: {}", batch(messages));
+    if whole.refusal() == Some(answers::ACKS_APART) {
+        refusals.count("whole batches");
+        let unreadable = after(&[UNREADABLE.into()]);
+        return whole.is_as(&unreadable).map_err(|what| broken(what, "what is refused as a whole"));
+    }
     let Some(last) = (1..=messages.len()).find(|count| after(&messages[..*count]).closes()) else {
         return Err(format!("no message of them ends the connection: {}", batch(messages)));
     };

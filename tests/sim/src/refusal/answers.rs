@@ -102,7 +102,9 @@ fn check_whole(
 }
 
 /// The reasons for which an answer is refused before any of its messages counts.
-const OF_THE_WHOLE: [&str; 2] = ["can't be read", "the acks of a transaction do not come together"];
+const OF_THE_WHOLE: [&str; 2] = ["can't be read", ACKS_APART];
+/// The reason for which a list of messages is refused before any of them counts, by either transport.
+pub(super) const ACKS_APART: &str = "the acks of a transaction do not come together";
 
 /// A message that is refused among others is as good as one that has no place there.
 fn check_list(
