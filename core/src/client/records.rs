@@ -96,7 +96,8 @@ impl Records<'_> {
         self.rebase(edit, id, &mut row)?;
         self.fit(id, &mut row);
         edit.put_row(self.collection, id, before.as_ref(), &row);
-        Ok(true)
+        // what lies outside of what is held is never shown
+        Ok(news.change.kind != WriteKind::Insert || row.server.is_some())
     }
 
     /// Takes in the state that a CONFLICT about a write carries, unless the stream has shown a newer

@@ -432,7 +432,7 @@ pub enum ServerMessage {
         collection: Collection,
         /// The position up to which it is complete.
         cursor: Cursor,
-        /// The number of live records.
+        /// The number of live records; 0 if some are withheld.
         count: u64,
         /// Their checksum; `None` if some are withheld.
         checksum: Option<Checksum>,

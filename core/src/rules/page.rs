@@ -256,7 +256,7 @@ pub enum Next {
     Done {
         /// The cursor.
         cursor: Cursor,
-        /// The number of live records.
+        /// The number of live records; 0 for a partial reader.
         count: u64,
         /// Their checksum; `None` for a partial reader.
         checksum: Option<Checksum>,
@@ -489,10 +489,16 @@ impl<'a> ReaderView<'a> {
     }
 
     fn done(&self) -> Result<Next, StoreError> {
-        Ok(Next::Done {
-            cursor: Cursor { epoch: self.epoch()?, seq: self.head.seq },
-            count: self.head.count,
-            checksum: (!self.reader.partial).then_some(self.head.checksum),
+        self.done_with(self.head.count, self.head.checksum)
+    }
+
+    /// The end of a run, with the figures of what was read. Those of records that are withheld are nothing
+    /// that the reader may know.
+    fn done_with(&self, count: u64, checksum: Checksum) -> Result<Next, StoreError> {
+        let cursor = Cursor { epoch: self.epoch()?, seq: self.head.seq };
+        Ok(match self.reader.partial {
+            true => Next::Done { cursor, count: 0, checksum: None },
+            false => Next::Done { cursor, count, checksum: Some(checksum) },
         })
     }
 

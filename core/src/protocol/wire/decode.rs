@@ -490,7 +490,7 @@ impl<'a> Envelope<'a> {
                 epoch: required(epoch, "metadata.epoch")?,
                 seq: required(self.seq()?, "metadata.seq")?,
             },
-            count: required(m.count.number("metadata.count")?, "metadata.count")?,
+            count: m.count.number("metadata.count")?.unwrap_or_default(),
             checksum,
             set: self.set()?,
         })

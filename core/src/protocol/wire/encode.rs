@@ -152,7 +152,8 @@ impl ServerMessage {
                     m.text("collection", collection);
                     m.object("metadata", |metadata| {
                         metadata.place(cursor);
-                        metadata.number("count", *count);
+                        let is_told = *count > 0 || checksum.is_some();
+                        metadata.optional("count", is_told.then_some(*count));
                         metadata.optional_shown("checksum", checksum.as_ref());
                         metadata.optional("set", *set);
                     });

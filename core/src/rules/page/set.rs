@@ -444,10 +444,6 @@ impl ReaderView<'_> {
 
     fn done_with_set(&self, keys: &SetKeys, position: &SetPosition) -> Result<Next, StoreError> {
         let (count, checksum) = self.sums(keys, position)?;
-        Ok(Next::Done {
-            cursor: Cursor { epoch: self.epoch()?, seq: self.head.seq },
-            count,
-            checksum: (!self.reader.partial).then_some(checksum),
-        })
+        self.done_with(count, checksum)
     }
 }
