@@ -179,6 +179,8 @@ impl World {
     /// The app of a device ends a subscription, or begins it again.
     pub fn subscribe(&mut self, device: usize, collection: &Collection, wanted: bool) {
         self.note(|| format!("device {device} wants {collection}: {wanted}"));
+        let status = self.devices[device].replica.status().collections;
+        let was_whole = status.get(collection).is_some_and(|of| of.scopes.is_none());
         self.with(device, |replica, now, actions| {
             if wanted {
                 replica.command(now, Command::Subscribe(collection.clone()), actions);
@@ -186,7 +188,7 @@ impl World {
                 replica.command(now, Command::Unsubscribe(collection.clone()), actions);
             }
         });
-        if !wanted {
+        if !(wanted && was_whole) {
             self.vouches_no_more(device, collection);
         }
     }

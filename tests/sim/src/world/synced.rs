@@ -38,8 +38,8 @@ impl World {
         self.vouches_no_more(device, collection);
     }
 
-    /// A collection is used no longer: no call of `synced` says anything about it, whoever uses it again
-    /// before the call is answered.
+    /// A collection is used no longer, or whole instead of by scopes: no call of `synced` says anything
+    /// about it, whoever uses it again before the call is answered.
     pub(super) fn vouches_no_more(&mut self, device: usize, collection: &Collection) {
         for heads in self.devices[device].waiting_syncs.values_mut() {
             heads.retain(|(known, _)| known != collection);
