@@ -1,6 +1,7 @@
 //! A game for many players, in a program with a loop of its own: the bare core, `mio` for the socket, and
-//! 60 frames a second. The replica and its socket are those of the example `client`. A player is a record whose position is updated 20 times a second; a coin goes to
-//! whoever picks it up first, by a transaction that expects it to lie there still.
+//! 60 frames a second. The replica and its socket are those of the example `client`. A player is a record
+//! whose position is updated 20 times a second; a coin goes to whoever picks it up first, by a transaction
+//! that expects it to lie there still.
 //!
 //! ```sh
 //! synclayer serve --data /tmp/game-server --durability buffered
