@@ -78,8 +78,8 @@ pub(crate) struct App {
     refused: Vec<Rejected>,
     online: bool,
     notice: String,
-    /// The time of the user's last message.
-    said: u64,
+    /// The time of the latest message that was seen or said here.
+    latest: u64,
 }
 
 impl App {
@@ -90,7 +90,7 @@ impl App {
     ) -> Result<Self, SyncError> {
         let messages = messages(&sync, &room).await?;
         let page = newest(&messages).watch()?;
-        let (events, shown, online, said) = (sync.events(), None, false, 0);
+        let (events, shown, online, latest) = (sync.events(), None, false, 0);
         let (passed, refused, notice) = (Vec::new(), Vec::new(), String::new());
         let mut app = Self {
             sync,
@@ -104,7 +104,7 @@ impl App {
             refused,
             online,
             notice,
-            said,
+            latest,
         };
         app.look_around().await?;
         Ok(app)
@@ -122,6 +122,8 @@ impl App {
     pub(crate) async fn take(&mut self, news: News) -> Result<(), SyncError> {
         let event = match news {
             News::Page(shown) => {
+                let newest = shown.iter().next().and_then(line);
+                self.latest = newest.map_or(0, |line| line.at).max(self.latest);
                 self.shown = Some(shown);
                 return Ok(());
             }
@@ -205,10 +207,10 @@ impl App {
     }
 
     async fn say(&mut self, text: &str) -> Result<(), SyncError> {
-        // of two messages in one millisecond the later one is the later one all the same
-        self.said = now().max(self.said + 1);
+        // an answer comes behind what it answers, whatever the clocks say
+        self.latest = now().max(self.latest.saturating_add(1));
         let (room, author) = (self.room.clone(), self.user.clone());
-        let message = Message { room, author, text: text.into(), at: self.said };
+        let message = Message { room, author, text: text.into(), at: self.latest };
         self.messages.save(&message).await?;
         if !self.passed.is_empty() {
             self.passed.clear();
