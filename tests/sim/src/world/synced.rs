@@ -109,8 +109,10 @@ impl World {
         let now = self.heads();
         for device in &mut self.devices {
             for heads in device.waiting_syncs.values_mut() {
-                for ((_, head), (_, now)) in heads.iter_mut().zip(&now) {
-                    *head = (*head).min(*now);
+                for (collection, head) in heads {
+                    // not all collections are waited for
+                    let now = now.iter().find(|(known, _)| known == collection);
+                    *head = now.map_or(0, |(_, now)| *now).min(*head);
                 }
             }
         }
