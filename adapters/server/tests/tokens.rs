@@ -22,6 +22,15 @@ async fn serve_tokens() -> (Server, StaticTokens) {
     (serve(config).await, tokens)
 }
 
+/// Connections of ann, with her token in the URL and in a message.
+async fn connect_both_ways(server: &Server) -> [Peer; 2] {
+    let by_url = Peer::connect(server, "?token=a-token", &[]).await;
+    let mut by_message = Peer::connect(server, "", &[]).await;
+    by_message.send(r#"{"type":"auth","token":"a-token"}"#).await;
+    by_message.expect("authenticated").await;
+    [by_url, by_message]
+}
+
 async fn insert(server: &Server, token: &str, id: &str) {
     let auth = [("authorization", &*format!("Bearer {token}"))];
     let body = format!(r#"{{"recordId":"{id}","data":{{}}}}"#);
@@ -31,10 +40,7 @@ async fn insert(server: &Server, token: &str, id: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_whose_token_is_gone_has_to_send_a_fresh_one() {
     let (server, tokens) = serve_tokens().await;
-    let mut by_url = Peer::connect(&server, "?token=a-token", &[]).await;
-    let mut by_message = Peer::connect(&server, "", &[]).await;
-    by_message.send(r#"{"type":"auth","token":"a-token"}"#).await;
-    by_message.expect("authenticated").await;
+    let [mut by_url, mut by_message] = connect_both_ways(&server).await;
     let mut bob = Peer::connect(&server, "?token=b-token", &[]).await;
     let mut moved = Peer::connect(&server, "?token=b-token", &[]).await;
     for peer in [&mut by_url, &mut by_message, &mut bob, &mut moved] {
@@ -78,10 +84,7 @@ async fn a_connection_whose_token_is_gone_has_to_send_a_fresh_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_is_kicked_may_come_again_with_a_token_that_is_good() {
     let (server, tokens) = serve_tokens().await;
-    let mut by_url = Peer::connect(&server, "?token=a-token", &[]).await;
-    let mut by_message = Peer::connect(&server, "", &[]).await;
-    by_message.send(r#"{"type":"auth","token":"a-token"}"#).await;
-    by_message.expect("authenticated").await;
+    let [mut by_url, mut by_message] = connect_both_ways(&server).await;
     let mut bob = Peer::connect(&server, "?token=b-token", &[]).await;
     let mut nobody = Peer::connect(&server, "", &[]).await;
     for peer in [&mut by_url, &mut by_message, &mut bob] {
