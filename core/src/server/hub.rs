@@ -172,6 +172,15 @@ impl Hub {
         self.sessions.get(&conn).is_some_and(|session| session.wants_pump(&self.rings))
     }
 
+    /// Returns `true` if a connection has something to send, and is to be woken for it. A stream of
+    /// scopes may [want room](Self::wants_room) without it: when the rings have forgotten in which
+    /// scopes the changes since then were, none of its own among them, it looks into the store at its
+    /// next turn.
+    #[must_use]
+    pub fn needs_room(&self, conn: ConnId) -> bool {
+        self.sessions.get(&conn).is_some_and(|session| session.needs_pump(&self.rings))
+    }
+
     /// Returns `true` if nothing of a connection is under way: no message, transaction, read or answer.
     #[must_use]
     pub(crate) fn is_idle(&self, conn: ConnId) -> bool {

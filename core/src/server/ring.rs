@@ -94,15 +94,17 @@ pub(crate) struct Ring {
 #[derive(Clone, Copy)]
 pub(crate) enum Upcoming<'a> {
     Entry(&'a Entry),
-    /// There is one, or there may be, and it is not here.
+    /// There is one, and it is not here.
     Missing,
+    /// There may be one: the scopes of some changes are forgotten.
+    Unknown,
 }
 
 impl<'a> Upcoming<'a> {
     pub(crate) fn entry(self) -> Option<&'a Entry> {
         match self {
             Self::Entry(entry) => Some(entry),
-            Self::Missing => None,
+            Self::Missing | Self::Unknown => None,
         }
     }
 
@@ -370,14 +372,14 @@ impl Ring {
 
     fn next_of_more(&self, at: Seq, scopes: Option<&ScopeSet>) -> Option<Upcoming<'_>> {
         let next = match scopes {
-            None => Some(at.next()),
+            None => at.next(),
             Some(scopes) => match self.scopes.next(at, scopes) {
-                Ok(None) => return None,
-                Ok(next) => next,
-                Err(Forgotten) => None,
+                Ok(next) => next?,
+                Err(Forgotten::Change) => return Some(Upcoming::Missing),
+                Err(Forgotten::Scopes) => return Some(Upcoming::Unknown),
             },
         };
-        Some(next.and_then(|seq| self.entry(seq)).map_or(Upcoming::Missing, Upcoming::Entry))
+        Some(self.entry(next).map_or(Upcoming::Missing, Upcoming::Entry))
     }
 
     /// The number of the last unit of several collections whose part in this collection is at or below

@@ -27,9 +27,14 @@ struct Recent {
     gone: Seq,
 }
 
-/// A change that may concern a scope is no longer known.
+/// The next change of some scopes is not to be had from a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Forgotten;
+pub(super) enum Forgotten {
+    /// There is one that the ring holds no more.
+    Change,
+    /// Nobody knows whether there is one.
+    Scopes,
+}
 
 /// The approximate size of a scope besides its bytes, and that of a seq.
 const OVERHEAD: usize = 128;
@@ -48,12 +53,12 @@ impl ScopeIndex {
     /// The seq of the first change above a seq in one of these scopes.
     pub(super) fn next(&self, at: Seq, of: &BTreeSet<Scope>) -> Result<Option<Seq>, Forgotten> {
         if at < self.unknown {
-            return Err(Forgotten);
+            return Err(Forgotten::Scopes);
         }
         let mut first: Option<Seq> = None;
         for recent in of.iter().filter_map(|scope| self.scopes.get(scope)) {
             if recent.gone > at {
-                return Err(Forgotten);
+                return Err(Forgotten::Change);
             }
             let next = recent.seqs.get(recent.seqs.partition_point(|seq| *seq <= at));
             first = first.into_iter().chain(next.copied()).min();

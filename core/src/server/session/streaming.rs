@@ -179,8 +179,19 @@ impl Session {
 
     /// Returns `true` if the live streams could go on.
     pub(super) fn is_behind(&self, rings: &Rings) -> bool {
+        self.can_go_on(self.behind(rings).map(|(_, next)| next), rings)
+    }
+
+    /// Returns `true` if the live streams could go on, and not only because the rings have forgotten
+    /// what they lack.
+    pub(super) fn is_surely_behind(&self, rings: &Rings) -> bool {
+        let next = self.behind(rings).map(|(_, next)| next);
+        self.can_go_on(next.filter(|next| !matches!(next, Upcoming::Unknown)), rings)
+    }
+
+    fn can_go_on<'a>(&self, next: impl Iterator<Item = Upcoming<'a>>, rings: &Rings) -> bool {
         // the streams are one in the order of the numbers: what is next for one of them is first
-        let first = self.behind(rings).map(|(_, next)| next).min_by_key(|next| next.order());
+        let first = next.min_by_key(|next| next.order());
         first.is_some_and(|next| {
             next.entry()
                 .is_none_or(|entry| !self.awaits_verdict(entry) && !self.is_kept_back(entry, rings))

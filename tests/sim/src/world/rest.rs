@@ -80,7 +80,7 @@ impl World {
         let hub = &self.server.hub;
         hub.check().expect("its invariants hold");
         let asleep = |(conn, link): &(&ConnId, &Link)| {
-            !link.silent && link.room() > 0 && hub.wants_room(**conn)
+            !link.silent && link.room() > 0 && hub.needs_room(**conn)
         };
         match self.links.iter().find(asleep) {
             Some((conn, _)) => {
