@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::config::OnServerLoss;
-use super::edit::Edit;
+use super::edit::{Edit, LostBy};
 use super::event::EventKind;
 use super::outbox::Outbox;
 use super::peer::Peer;
@@ -113,8 +113,14 @@ impl Records<'_> {
         let id = &entry.record_id;
         let gone = current.change.kind == WriteKind::Delete;
         let offered = |row: &Row| gone && self.is_offered(row);
+        let undecided = |row: &Row| gone && entry.expects.is_some() && self.stream.row.is_held(row);
         let before = match before {
             Some(before) if offered(&before) => return self.offer(edit, id, before),
+            Some(before) if undecided(&before) => {
+                // the server does not have what was seen; if the record goes, another decides
+                edit.lost.extend(entry.unit.map(|unit| (unit, LostBy::Expectation)));
+                return Ok(());
+            }
             before => before,
         };
         let seq = current.seq.unwrap_or_default();
