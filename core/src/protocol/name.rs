@@ -4,7 +4,10 @@ use core::borrow::Borrow;
 use core::fmt;
 use core::ops::Deref;
 
+use alloc::string::String;
 use alloc::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
@@ -114,11 +117,32 @@ macro_rules! name {
             }
         }
 
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl TryFrom<&str> for $name {
             type Error = NameError;
 
             fn try_from(text: &str) -> Result<Self, NameError> {
                 Self::new(text)
+            }
+        }
+
+        /// The name's text.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        /// Reads a text, which is checked as by [`new`](Self::new).
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::new(&text).map_err(de::Error::custom)
             }
         }
 
@@ -199,5 +223,15 @@ mod tests {
         assert_eq!(Collection::new("a\0b"), Err(NameError::Control));
         let long = alloc::string::String::from_utf8(alloc::vec![b'a'; 129]).unwrap();
         assert_eq!(Collection::new(&long), Err(NameError::TooLong { bytes: 129, max: 128 }));
+    }
+
+    #[test]
+    fn a_name_is_its_text_in_json_and_is_checked_when_it_is_read() {
+        let id = RecordId::new("a\"b").unwrap();
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(json, r#""a\"b""#);
+        assert_eq!(serde_json::from_str::<RecordId>(&json).unwrap(), id);
+        let error = serde_json::from_str::<RecordId>(r#""""#).unwrap_err();
+        assert!(alloc::string::ToString::to_string(&error).contains("it is empty"), "{error}");
     }
 }

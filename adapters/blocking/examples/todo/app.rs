@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use synclayer_blocking::query::Descending;
 use synclayer_blocking::{
-    CollectionOf, ConnectionState, Document, EventKind, QueryChange, ScopeOf, SyncError, SyncLayer,
+    CollectionOf, ConnectionState, Document, EventKind, QueryChange, RecordId, ScopeOf, SyncError, SyncLayer,
     Typed, TypedUpdate,
 };
 
@@ -42,7 +42,7 @@ pub(crate) struct Line<'a> {
 
 /// An item before and after a change of the user's, to be undone.
 struct Step {
-    id: String,
+    id: RecordId,
     before: Option<Item>,
     after: Option<Item>,
 }
@@ -54,7 +54,7 @@ pub(crate) struct App {
     pub(crate) items: CollectionOf<Item>,
     shown_lists: Vec<Typed<List>>,
     shown_items: Vec<Typed<Item>>,
-    open: Option<String>,
+    open: Option<RecordId>,
     steps: Vec<Step>,
     online: bool,
     notice: String,
@@ -92,7 +92,7 @@ impl App {
                 // the items of all lists come along, so that each can be opened without a network
                 for change in update.changes {
                     if let QueryChange::Entered { record, .. } = change {
-                        self.items.scope("list", &*record.id)?.untyped().keep()?;
+                        self.items.scope("list", &record.id)?.untyped().keep()?;
                     }
                 }
                 self.shown_lists = update.values;
@@ -114,12 +114,12 @@ impl App {
         match command {
             "/new" => {
                 let list = List { title: rest.into(), members: vec![self.user.clone()] };
-                self.open = Some(self.lists.save(&list)?.id.to_string());
+                self.open = Some(self.lists.save(&list)?.id);
             }
             "/open" => {
                 let mut lists = self.shown_lists.iter();
                 let list = lists.find(|list| list.value.title == rest);
-                self.open = list.map(|list| list.record.id.to_string());
+                self.open = list.map(|list| list.record.id.clone());
             }
             "/share" => self.share(rest)?,
             "/undo" => self.undo()?,
@@ -142,7 +142,7 @@ impl App {
         let last = items.find(|query| query.order_by("place", Descending).limit(1))?;
         let place = last.first().map_or(0.0, |last| last.value.place + 1.0);
         let item = Item { list, text: text.into(), done: false, place, theirs: None };
-        let id = items.save(&item)?.id.to_string();
+        let id = items.save(&item)?.id;
         self.steps.push(Step { id, before: None, after: Some(item) });
         Ok(())
     }
@@ -185,7 +185,7 @@ impl App {
             self.notice = format!("no {command} of item {number:?}: see --help");
             return Ok(());
         };
-        let (id, before) = (item.record.id.to_string(), Some(item.value.clone()));
+        let (id, before) = (item.record.id.clone(), Some(item.value.clone()));
         self.turn(&id, before.as_ref(), after.as_ref())?;
         self.steps.push(Step { id, before, after });
         Ok(())
@@ -198,7 +198,7 @@ impl App {
 
     /// Turns an item from one state into another. Only the fields in which these differ are written, so
     /// that what others have changed meanwhile stays.
-    fn turn(&self, id: &str, from: Option<&Item>, to: Option<&Item>) -> Result<(), SyncError> {
+    fn turn(&self, id: &RecordId, from: Option<&Item>, to: Option<&Item>) -> Result<(), SyncError> {
         let items = self.items.held();
         let Some(to) = to else { return items.untyped().delete(id).map(drop) };
         let Some(from) = from else { return items.save_with_id(id, to).map(drop) };
@@ -216,7 +216,7 @@ impl App {
 
     pub(crate) fn view(&self) -> View<'_> {
         let mut lists = self.shown_lists.iter();
-        let open = lists.find(|list| Some(list.record.id.as_str()) == self.open.as_deref());
+        let open = lists.find(|list| Some(&list.record.id) == self.open.as_ref());
         let items = self.open_items();
         View {
             user: &self.user,

@@ -1,7 +1,7 @@
 //! The records, and what becomes of an item that two have changed.
 
 use serde::{Deserialize, Serialize};
-use synclayer_blocking::{Conflict, Document};
+use synclayer_blocking::{Conflict, Document, RecordId};
 
 /// A list, in the collection `lists`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -13,8 +13,8 @@ pub(crate) struct List {
 /// An item, in the collection `items`.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Item {
-    /// The id of its list.
-    pub(crate) list: String,
+    /// Its list.
+    pub(crate) list: RecordId,
     pub(crate) text: String,
     pub(crate) done: bool,
     /// The items of a list are in the order of their places. One that moves gets a place between two

@@ -64,7 +64,7 @@ impl Devices {
     async fn delete_old(&self, now: u64) -> Result<(), SyncError> {
         let old = self.readings.query().where_("at", is_less_than(now.saturating_sub(self.keep)));
         let old = old.order_by("at", Ascending).limit(DELETED_AT_ONCE).get().await?;
-        self.readings.delete_all(old.iter().map(|reading| &*reading.id)).await?;
+        self.readings.delete_all(old.iter().map(|reading| &reading.id)).await?;
         Ok(())
     }
 
