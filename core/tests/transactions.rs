@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
-    Conflict, ConflictStrategy, Delta, Document, EventKind, Misuse, Resolver, TransactionDraft,
-    Write, Written,
+    Conflict, ConflictStrategy, Delta, Document, Event, EventKind, Misuse, Resolver,
+    TransactionDraft, Write, Written,
 };
 
 use lone_replica::{LoneReplica, ack, change, config, doc, id, synced, todos, with};
@@ -66,6 +66,19 @@ impl LoneReplica {
             (it.record_id.to_string(), it.code.to_string(), it.transaction.is_some())
         };
         all.iter().map(line).collect()
+    }
+
+    /// The records of each transaction that was rejected.
+    fn failed_transactions(&mut self) -> Vec<String> {
+        self.sent();
+        let records = |event: &Event| match &event.kind {
+            EventKind::TransactionFailed { records, .. } => {
+                let ids: Vec<_> = records.iter().map(|(_, id)| id.as_str()).collect();
+                Some(ids.join(" "))
+            }
+            _ => None,
+        };
+        self.events.iter().filter_map(records).collect()
     }
 
     /// The records and numbers of the writes that were sent.
@@ -181,7 +194,7 @@ fn a_member_that_the_strategy_gives_up_takes_the_transaction_with_it() {
     let sent = lone.sent();
     assert!(!sent.iter().any(|line| line.contains("mutation")), "{sent:?}");
     assert!(sent.iter().any(|line| line.starts_with("FATE 0 Rejected")), "{sent:?}");
-    assert!(lone.saw(|event| matches!(event, EventKind::TransactionFailed { .. })));
+    assert_eq!(lone.failed_transactions(), ["a b"]);
     lone.replica.check_at_rest().unwrap();
 }
 
@@ -201,6 +214,21 @@ fn what_won_goes_on_where_the_transaction_says_so() {
     assert_eq!(lone.writes().len(), 1);
     lone.hear(&ack(1, "b", 7));
     assert_eq!(lone.sent(), ["FATE 0 Acknowledged"]);
+    lone.replica.check_at_rest().unwrap();
+}
+
+#[test]
+fn nothing_is_left_where_all_was_given_up() {
+    let mut lone = server_wins();
+    lone.cut();
+    let made = lone.transact(|draft| {
+        draft.keep_what_won();
+        draft.update(&todos(), &id("a"), &Delta::new(doc(r#"{"n":2}"#), vec![]))
+    });
+    made.unwrap();
+    lone.redial();
+    lone.catch_up(&[remote_change_of_a()], A_AT_6, 6);
+    assert_eq!(lone.failed_transactions(), ["a"]);
     lone.replica.check_at_rest().unwrap();
 }
 
@@ -257,6 +285,7 @@ fn an_expectation_that_no_longer_holds_rejects_the_transaction() {
     assert_eq!(codes, failed);
     assert_eq!(lone.shows("claim"), None);
     assert!(lone.sent().iter().any(|line| line.contains("PRECONDITION_FAILED")));
+    assert_eq!(lone.failed_transactions(), ["a claim"], "what it expected is named, too");
     lone.replica.check_at_rest().unwrap();
 }
 
@@ -308,6 +337,7 @@ fn a_rejection_rolls_back_the_transaction_and_what_stands_on_it() {
     assert_eq!(lone.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
     let sent = lone.writes();
     assert!(sent.len() == 1 && sent[0].contains(r#""recordId":"a""#), "{sent:?}");
+    assert_eq!(lone.failed_transactions(), ["q r", "r s"]);
 }
 
 #[test]

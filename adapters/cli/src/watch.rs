@@ -1,9 +1,10 @@
 //! Watching a collection or a query.
 
 use serde::Serialize;
+use synclayer_core::Collection;
 use synclayer_tokio::{
     ConnectFailure, EventKind, OnServerLoss, QueryChange, QueryUpdate, QueryWatch, Record,
-    RecordChange, Update, Watch,
+    RecordChange, RecordId, Update, Watch,
 };
 
 use crate::args::ListArgs;
@@ -166,8 +167,14 @@ fn remark(replica: &OpenReplica, event: &EventKind, out: Printer) -> Result<(), 
         EventKind::SyncFailed { code, message, .. } => {
             out.note(format_args!("the server refuses the collection ({code}): {message}"));
         }
-        EventKind::OperationFailed { code, message, .. } => {
-            out.note(format_args!("the server has refused a waiting write ({code}): {message}"));
+        // of a transaction as a whole
+        EventKind::OperationFailed { transaction: Some(_), .. } => {}
+        EventKind::OperationFailed { collection, record_id, code, message, .. } => out.note(format_args!(
+            "the server has refused a waiting write to {collection}/{record_id} ({code}): {message}"
+        )),
+        EventKind::TransactionFailed { records, code, message, .. } => {
+            let of = named(records);
+            out.note(format_args!("the waiting transaction of {of} was rejected ({code}): {message}"));
         }
         EventKind::Error { message, cause: Some(cause), .. } => {
             let failure = ConnectFailure::new(*cause, message);
@@ -178,4 +185,14 @@ fn remark(replica: &OpenReplica, event: &EventKind, out: Printer) -> Result<(), 
         _ => {}
     }
     Ok(())
+}
+
+/// The first of some records, and how many more there are.
+fn named(records: &[(Collection, RecordId)]) -> String {
+    let first = records.iter().take(3).map(|(collection, id)| format!("{collection}/{id}"));
+    let first = first.collect::<Vec<_>>().join(", ");
+    match records.len().saturating_sub(3) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
 }

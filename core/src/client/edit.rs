@@ -226,10 +226,10 @@ impl<'a> Edit<'a> {
     }
 
     /// Nothing is left of a transaction, because the conflict strategy has given up its last member.
-    pub(super) fn give_up(&mut self, unit: Unit) {
+    pub(super) fn give_up(&mut self, unit: Unit, last: (Collection, RecordId)) {
         let (code, message) = (LostBy::Strategy.code(), LostBy::Strategy.message());
-        let transaction = unit.first;
-        self.remote_event(EventKind::TransactionFailed { transaction, code, message });
+        let (transaction, records) = (unit.first, Vec::from([last]));
+        self.remote_event(EventKind::TransactionFailed { transaction, records, code, message });
     }
 
     /// Counts what the step is about as ignored.

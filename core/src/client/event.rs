@@ -133,6 +133,9 @@ pub enum EventKind {
     TransactionFailed {
         /// The transaction, by its name in the events of its members.
         transaction: WriteId,
+        /// The records that it writes or expects something of, each once, in order. Those are left out whose
+        /// part the server had taken, or the conflict strategy had given up, before.
+        records: Vec<(Collection, RecordId)>,
         /// The reason, for programs.
         code: ErrorCode,
         /// The reason, for people.

@@ -123,7 +123,7 @@ impl Fates {
             // the server has it, whatever this side still remembers of that
             return self.take(followed).into_iter().map(|id| (id, fate.clone())).collect();
         }
-        if let EventKind::TransactionFailed { transaction, code, message } = event {
+        if let EventKind::TransactionFailed { transaction, code, message, .. } = event {
             let (code, message) = (code.clone(), message.clone());
             let fate = Fate::Rejected { code, message };
             self.decide(Followed::Transaction(*transaction), &fate, commit);

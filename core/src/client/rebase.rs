@@ -267,7 +267,7 @@ impl Records<'_> {
             EventKind::ConflictResolved { collection, record_id, write, merged, transaction };
         edit.event(resolved);
         if let Some(unit) = ended.filter(|_| write.is_none()) {
-            edit.give_up(unit);
+            edit.give_up(unit, place());
         }
         left
     }

@@ -1,6 +1,6 @@
 //! Rejected writes: they move to a list, and what can't be without them falls with them.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -11,7 +11,7 @@ use super::sending::unit_bytes;
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::write::WriteKind;
-use crate::rules::row::{Entry, Rejected, Unit};
+use crate::rules::row::{Entry, Rejected};
 use crate::store::StoreError;
 
 /// A write that falls.
@@ -37,11 +37,14 @@ impl Client {
         let fallen = self.fallen_with(edit, write, entry)?;
         let all: BTreeSet<_> = fallen.iter().map(|fallen| fallen.write).collect();
         let mut records = BTreeSet::<(&Collection, &RecordId)>::new();
-        let mut units = Vec::<Unit>::new();
+        let mut units = BTreeMap::<WriteId, BTreeSet<(Collection, RecordId)>>::new();
         for Fallen { write, entry, .. } in &fallen {
             self.put_aside(edit, *write, entry, &code, &message);
             records.insert((&entry.collection, &entry.record_id));
-            units.extend(entry.unit);
+            if let Some(unit) = entry.unit {
+                let place = (entry.collection.clone(), entry.record_id.clone());
+                units.entry(unit.first).or_default().insert(place);
+            }
         }
         edit.gates = true;
         edit.flush = true;
@@ -68,11 +71,10 @@ impl Client {
                 transaction: entry.unit.map(|unit| unit.first),
             });
         }
-        units.sort_unstable_by_key(|unit| unit.first);
-        units.dedup();
-        for transaction in units.into_iter().map(|unit| unit.first) {
-            let (code, message) = (code.clone(), message.clone());
-            edit.remote_event(EventKind::TransactionFailed { transaction, code, message });
+        for (transaction, records) in units {
+            let (records, code, message) =
+                (records.into_iter().collect(), code.clone(), message.clone());
+            edit.remote_event(EventKind::TransactionFailed { transaction, records, code, message });
         }
         Ok(())
     }

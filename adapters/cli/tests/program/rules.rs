@@ -103,6 +103,28 @@ fn a_server_keeps_the_rules_of_its_file() {
 }
 
 #[test]
+fn a_watch_names_the_records_of_what_is_refused() {
+    let home = HomeDir::new();
+    let (rules, writes) = (home.dir("rules.toml"), home.dir("writes"));
+    fs::write(&rules, RULES).unwrap();
+    let rules = ["--token", "eve=e", "--rules", rules.to_str().unwrap()];
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &rules);
+    let eve = home.shell("eve", &server.url);
+    let note = r#"{"owner":"ann","members":["ann"]}"#;
+    eve.offline(&["save", "notes", note, "--id", "m"]).ends_with(3);
+    let line =
+        |id| format!(r#"{{"type":"insert","collection":"notes","recordId":"{id}","data":{note}}}"#);
+    fs::write(&writes, ["p", "q", "r", "s"].map(line).join("\n")).unwrap();
+    eve.offline(&["transaction", writes.to_str().unwrap()]).ends_with(3);
+    let watch = ["watch", "notes", "--token", "e", "--server", &server.url];
+    let watching = Process::start(&mut eve.command(&watch));
+    watching.tells("refused a waiting write to notes/m (UNAUTHORIZED)");
+    watching.tells(
+        "the waiting transaction of notes/p, notes/q, notes/r and 1 more was rejected (UNAUTHORIZED)",
+    );
+}
+
+#[test]
 fn sighup_takes_over_the_rules_of_the_file() {
     let home = HomeDir::new();
     let file = home.dir("rules.toml");
