@@ -31,3 +31,47 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! A program that waits for several of them, and for its user, gives each a thread that sends what comes into one
+//! channel. The threads end when the client is closed:
+//!
+//! ```
+//! use std::io::{BufRead as _, BufReader, stdin};
+//! use std::sync::mpsc::{Sender, channel};
+//! use std::thread;
+//!
+//! use synclayer_blocking::{Status, SyncError, SyncLayer, Update};
+//!
+//! enum News {
+//!     Seats(Update),
+//!     Status(Status),
+//!     Line(String),
+//! }
+//!
+//! fn forward<T: 'static>(
+//!     all: impl Iterator<Item = T> + Send + 'static,
+//!     news: fn(T) -> News,
+//!     sender: &Sender<News>,
+//! ) {
+//!     let sender = sender.clone();
+//!     thread::spawn(move || all.for_each(|one| drop(sender.send(news(one)))));
+//! }
+//!
+//! fn run(sync: &SyncLayer) -> Result<(), SyncError> {
+//!     let (sender, news) = channel();
+//!     forward(sync.collection("seats")?.watch(), News::Seats, &sender);
+//!     forward(sync.watch_status(), News::Status, &sender);
+//!     let lines = BufReader::new(stdin()).lines().map_while(Result::ok);
+//!     forward(lines, News::Line, &sender);
+//!     for news in news {
+//!         match news {
+//!             News::Seats(update) => println!("{} seats", update.snapshot.len()),
+//!             News::Status(status) => println!("{:?}", status.connection),
+//!             News::Line(line) if line == "quit" => break,
+//!             News::Line(line) => println!("no command {line}"),
+//!         }
+//!     }
+//!     sync.close();
+//!     Ok(())
+//! }
+//! ```

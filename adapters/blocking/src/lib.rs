@@ -46,7 +46,7 @@ mod sync_layer;
 mod typed;
 
 pub use collection::Collection;
-pub use listen::{Events, QueryWatch, Watch};
+pub use listen::{Events, QueryWatch, StatusWatch, Watch};
 pub use query::Query;
 pub use scope::Scope;
 pub use sync_layer::{RejectedWrites, SyncLayer};

@@ -10,7 +10,7 @@ use synclayer_client::doc;
 use synclayer_client::listen::{EventQueue, QuerySlot};
 use synclayer_client::mailbox::Receiver;
 use synclayer_client::wait::{TimedOut, park_until};
-use synclayer_core::{Event, QueryUpdate, Update};
+use synclayer_core::{Event, QueryUpdate, Status, Update};
 
 #[doc = doc!(Watch)]
 ///
@@ -108,6 +108,37 @@ impl Iterator for Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").field("missed", &self.missed()).finish()
+    }
+}
+
+#[doc = doc!(StatusWatch)]
+///
+/// It is an iterator that blocks until there is a new status, and ends when the client does. From
+/// inside a callback of the app (see
+/// [`SyncError::InsideCallback`](crate::SyncError::InsideCallback)) it does not wait.
+pub struct StatusWatch(pub(crate) Receiver<Option<Status>>);
+
+impl StatusWatch {
+    /// The next status, if it comes within that time; `None` when the client has ended.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Status>, TimedOut> {
+        wait_until(Instant::now().checked_add(timeout), |context| self.0.poll(context))
+    }
+}
+
+impl Iterator for StatusWatch {
+    type Item = Status;
+
+    fn next(&mut self) -> Option<Status> {
+        wait_until(None, |context| self.0.poll(context)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for StatusWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StatusWatch")
     }
 }
 

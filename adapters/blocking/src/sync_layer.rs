@@ -19,7 +19,7 @@ use synclayer_client::wait::{TimedOut, Wait};
 use synclayer_core::{PendingWrite, Rejected, SignOut, Status, WriteId};
 
 use crate::collection::Collection;
-use crate::listen::Events;
+use crate::listen::{Events, StatusWatch};
 use crate::network::Polled;
 use crate::typed::CollectionOf;
 
@@ -123,6 +123,27 @@ impl SyncLayer {
     /// ```
     pub fn status(&self) -> Result<Status, SyncError> {
         self.0.status().wait()
+    }
+
+    #[doc = doc!(watch_status)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// for status in sync.watch_status() {
+    ///     println!("{:?}, {} writes wait", status.connection, status.pending_writes);
+    ///     # break;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn watch_status(&self) -> StatusWatch {
+        StatusWatch(self.0.watch_status())
     }
 
     #[doc = doc!(metrics)]

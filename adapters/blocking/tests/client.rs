@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use support::{Server, TIMEOUT, until};
 use synclayer_blocking::{
-    ConnectionState, EventKind, Limits, OpenError, RecordChange, Store, SyncConfig, SyncError,
-    SyncLayer, TimedOut, Transports, TrustedRoots,
+    ConnectionState, EventKind, Limits, OpenError, RecordChange, Status, Store, SyncConfig,
+    SyncError, SyncLayer, TimedOut, Transports, TrustedRoots,
 };
 use synclayer_core::MemoryClientStore;
 use tungstenite::Message;
@@ -125,8 +125,14 @@ fn synced_waits_for_the_server_or_for_so_long() {
     let status = sync.status().unwrap();
     assert_eq!((status.connection, status.pending_writes), (ConnectionState::Disconnected, 1));
 
+    let mut statuses = sync.watch_status();
+    assert_eq!(statuses.next_timeout(TIMEOUT).unwrap().unwrap(), status);
+    assert_eq!(statuses.next_timeout(Duration::from_millis(10)), Err(TimedOut));
+
     sync.connect().unwrap();
     let mut peer = server.accept_synced();
+    let connected = |status: &Status| status.connection == ConnectionState::Connected;
+    assert!(statuses.by_ref().find(connected).is_some());
     let write = peer.expect("insert");
     let (told, done) = channel();
     thread::scope(|scope| {
@@ -143,8 +149,11 @@ fn synced_waits_for_the_server_or_for_so_long() {
         }
     });
     assert_eq!(sync.status().unwrap().pending_writes, 0);
+    assert!(statuses.by_ref().find(|status| status.pending_writes == 0).is_some());
     sync.disconnect().unwrap();
     assert_eq!(peer.receive(), None);
+    sync.close();
+    assert_eq!(statuses.last().unwrap().connection, ConnectionState::Disconnected);
 }
 
 #[test]
@@ -293,6 +302,7 @@ fn the_client_may_be_used_from_any_thread() {
     fn check_iterator<T: Iterator + Send + 'static>() {}
     check_iterator::<synclayer_blocking::Watch>();
     check_iterator::<synclayer_blocking::Events>();
+    check_iterator::<synclayer_blocking::StatusWatch>();
 }
 
 #[test]

@@ -133,6 +133,8 @@ pub enum EngineCommand {
     DismissWatchers,
     /// Puts events into a mailbox from now on.
     Listen(mailbox::Sender<EventQueue>),
+    /// Shows the status in a mailbox.
+    WatchStatus(mailbox::Sender<Option<Status>>),
     /// Counts one more user of a collection: a handle or a watch.
     Hold(Collection),
     /// Counts one less.
@@ -197,6 +199,7 @@ impl EngineCommand {
             | Self::WatchQuery { .. }
             | Self::DismissWatchers
             | Self::Listen(_)
+            | Self::WatchStatus(_)
             | Self::Hold(_)
             | Self::Release(_)
             | Self::HoldScope(..)

@@ -143,6 +143,10 @@ macro_rules! doc {
          # Errors\n\
          When the store has failed, or the client is closed."
     };
+    (watch_status) => {
+        "The [status](Self::status) now, and again whenever anything of it has changed, for an app that shows \
+         it. There is none while the store is down. Each costs as much as the collections are many."
+    };
     (metrics) => {
         "The figures of the client's work since it was opened: operations, conflicts, syncs, bytes and \
          times, by the names of SyncLayer 1.7.\n\n\
@@ -467,6 +471,10 @@ macro_rules! doc {
     };
     (missed) => {
         "The number of events that were dropped because they were not read in time."
+    };
+    (StatusWatch) => {
+        "A watch of the status: see [`SyncLayer::watch_status`](crate::SyncLayer::watch_status).\n\n\
+         A slow reader gets the latest one."
     };
     (Watch) => {
         "A watch of a collection or a record, with its state now and after every change: see \

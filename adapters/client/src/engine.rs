@@ -8,6 +8,7 @@ mod holds;
 mod reads;
 mod requests;
 mod sign_out;
+mod statuses;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -28,6 +29,7 @@ use self::holds::Holds;
 use self::reads::PublishedReads;
 use self::requests::Requests;
 use self::sign_out::SigningOut;
+use self::statuses::StatusWatchers;
 use self::waiting::WaitingCalls;
 use self::watching::Watchers;
 use crate::callback;
@@ -71,6 +73,7 @@ pub(crate) struct Engine {
     is_part: bool,
     watchers: Watchers,
     listeners: Vec<Sender<EventQueue>>,
+    statuses: StatusWatchers,
     counts: Counts,
     stopping: bool,
     signing_out: Option<SigningOut>,
@@ -110,6 +113,7 @@ impl Engine {
             fates: FollowedFates::default(),
             watchers: Watchers::default(),
             listeners: Vec::new(),
+            statuses: StatusWatchers::default(),
             counts: Counts::default(),
             stopping: false,
             signing_out: None,
@@ -241,6 +245,7 @@ impl Engine {
                 self.watchers.dismiss_abandoned(self.replica.as_mut().ok());
             }
             EngineCommand::Listen(listener) => self.listeners.push(listener),
+            EngineCommand::WatchStatus(watcher) => self.statuses.add(watcher),
             EngineCommand::Hold(collection) => self.holds.add(collection),
             EngineCommand::Release(collection) => self.release(&collection),
             EngineCommand::HoldScope(collection, scope) => self.hold_scope(collection, scope),
@@ -298,6 +303,7 @@ impl Engine {
         self.keep_time();
         if let Ok(replica) = &mut self.replica {
             self.watchers.show(replica);
+            self.statuses.show(|| replica.status());
         }
         self.reads.have_been_committed();
         self.answer();

@@ -177,6 +177,14 @@ impl Handle {
         receiver
     }
 
+    /// Watches the status.
+    #[must_use]
+    pub fn watch_status(&self) -> mailbox::Receiver<Option<Status>> {
+        let (sender, receiver) = mailbox(None);
+        self.put(EngineCommand::WatchStatus(sender));
+        receiver
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.shared.limits
     }

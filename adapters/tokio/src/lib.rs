@@ -47,7 +47,7 @@ mod typed;
 pub use collection::Collection;
 pub use query::Query;
 pub use scope::Scope;
-pub use stream::{Events, QueryWatch, Watch};
+pub use stream::{Events, QueryWatch, StatusWatch, Watch};
 pub use sync_layer::{RejectedWrites, SyncLayer};
 pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
 pub use synclayer_client::error::{OpenError, SyncError};

@@ -11,7 +11,7 @@ use synclayer_client::collection::WatchHandle;
 use synclayer_client::doc;
 use synclayer_client::listen::{EventQueue, QuerySlot};
 use synclayer_client::mailbox::Receiver;
-use synclayer_core::{Event, QueryUpdate, Update};
+use synclayer_core::{Event, QueryUpdate, Status, Update};
 
 #[doc = doc!(Watch)]
 pub struct Watch(pub(crate) WatchHandle);
@@ -94,6 +94,33 @@ impl Stream for Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").field("missed", &self.missed()).finish()
+    }
+}
+
+#[doc = doc!(StatusWatch)]
+pub struct StatusWatch(pub(crate) Receiver<Option<Status>>);
+
+impl StatusWatch {
+    /// The next status, as soon as there is a new one; `None` when the client has ended. May be dropped
+    /// and called again. From inside a callback of the app (see
+    /// [`SyncError::InsideCallback`](crate::SyncError::InsideCallback)) it is also `None` if there
+    /// is nothing yet.
+    pub async fn next(&mut self) -> Option<Status> {
+        poll_fn(|context| outside_callbacks(self.0.poll(context))).await
+    }
+}
+
+impl Stream for StatusWatch {
+    type Item = Status;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Status>> {
+        outside_callbacks(self.0.poll(context))
+    }
+}
+
+impl fmt::Debug for StatusWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StatusWatch")
     }
 }
 

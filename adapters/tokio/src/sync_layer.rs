@@ -18,7 +18,7 @@ use tokio::runtime;
 
 use crate::collection::Collection;
 use crate::network::Sockets;
-use crate::stream::Events;
+use crate::stream::{Events, StatusWatch};
 use crate::typed::CollectionOf;
 
 #[doc = doc!(SyncLayer)]
@@ -127,6 +127,29 @@ impl SyncLayer {
     /// ```
     pub async fn status(&self) -> Result<Status, SyncError> {
         self.0.status().await
+    }
+
+    #[doc = doc!(watch_status)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// let mut statuses = sync.watch_status();
+    /// while let Some(status) = statuses.next().await {
+    ///     println!("{:?}, {} writes wait", status.connection, status.pending_writes);
+    ///     # break;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn watch_status(&self) -> StatusWatch {
+        StatusWatch(self.0.watch_status())
     }
 
     #[doc = doc!(metrics)]

@@ -80,8 +80,18 @@ async fn writes_made_offline_go_out_when_connected() {
     assert_eq!(sync.status().await.unwrap().connection, ConnectionState::Disconnected);
     assert_eq!(sync.status().await.unwrap().pending_writes, 1);
 
+    let mut statuses = sync.watch_status();
+    let mut shown = async |connection, pending_writes| loop {
+        let status = soon("a status", statuses.next()).await.unwrap();
+        if (status.connection, status.pending_writes) == (connection, pending_writes) {
+            return;
+        }
+    };
+    shown(ConnectionState::Disconnected, 1).await;
+
     sync.connect().await.unwrap();
     let mut peer = server.accept_synced().await;
+    shown(ConnectionState::Connected, 1).await;
     let write = peer.expect("insert").await;
     let synced = tokio::spawn({
         let sync = sync.clone();
@@ -102,10 +112,14 @@ async fn writes_made_offline_go_out_when_connected() {
     soon("synced", answer).await;
     synced.await.unwrap().unwrap();
     assert_eq!(sync.status().await.unwrap().pending_writes, 0);
+    shown(ConnectionState::Connected, 0).await;
 
     sync.disconnect().await.unwrap();
     assert_eq!(peer.receive().await, None);
     assert_eq!(sync.status().await.unwrap().connection, ConnectionState::Disconnected);
+    shown(ConnectionState::Disconnected, 0).await;
+    sync.close().await;
+    assert_eq!(soon("the end of the statuses", statuses.next()).await, None);
 }
 
 #[tokio::test]
@@ -324,6 +338,7 @@ fn the_client_may_be_used_from_any_thread() {
     fn check_stream<T: futures_util::Stream + Send + Unpin + 'static>() {}
     check_stream::<synclayer_tokio::Watch>();
     check_stream::<synclayer_tokio::Events>();
+    check_stream::<synclayer_tokio::StatusWatch>();
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use synclayer_blocking::query::Descending;
 use synclayer_blocking::{
-    CollectionOf, ConnectionState, Document, EventKind, QueryChange, RecordId, ScopeOf, SyncError, SyncLayer,
-    Typed, TypedUpdate,
+    CollectionOf, ConnectionState, Document, EventKind, QueryChange, RecordId, ScopeOf, Status,
+    SyncError, SyncLayer, Typed, TypedUpdate,
 };
 
 use crate::data::{Item, List};
@@ -15,6 +15,7 @@ pub(crate) enum News {
     Lists(Result<TypedUpdate<List>, SyncError>),
     Items(Result<TypedUpdate<Item>, SyncError>),
     Event(EventKind),
+    Status(Status),
     Line(String),
     Terminal(ratatui::crossterm::event::Event),
 }
@@ -69,12 +70,6 @@ impl App {
         Ok(Self { sync, user, lists, items, shown_lists, shown_items, open, steps, online, notice })
     }
 
-    /// Asks for what no watch tells.
-    pub(crate) fn look_around(&mut self) -> Result<(), SyncError> {
-        self.online = self.sync.status()?.connection == ConnectionState::Connected;
-        Ok(())
-    }
-
     /// Takes news in. What can't be done is told, and the app goes on. Returns `false` when the user
     /// leaves.
     pub(crate) fn take(&mut self, news: News) -> bool {
@@ -98,7 +93,7 @@ impl App {
                 self.shown_lists = update.values;
             }
             News::Items(update) => self.shown_items = update?.values,
-            News::Event(EventKind::ConnectivityChanged { .. }) => self.look_around()?,
+            News::Status(status) => self.online = status.connection == ConnectionState::Connected,
             News::Event(EventKind::OperationFailed { message, .. }) => self.notice = message,
             News::Line(line) => {
                 self.notice.clear();

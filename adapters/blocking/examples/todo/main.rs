@@ -65,13 +65,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Runs the app. What it waits for comes through one channel.
 fn run(sync: &SyncLayer, user: String, script: bool) -> Result<(), Box<dyn Error>> {
     let (sender, news) = channel();
-    let mut app = App::open(sync, user)?;
+    let app = App::open(sync, user)?;
     let lists = app.lists.watch(|query| query.order_by("title", Ascending))?;
     forward(lists, News::Lists, &sender);
     let items = app.items.held().watch(|query| query.order_by("place", Ascending))?;
     forward(items, News::Items, &sender);
     forward(sync.events().map(|event| event.kind), News::Event, &sender);
-    app.look_around()?;
+    forward(sync.watch_status(), News::Status, &sender);
     if script { script::run(app, &sender, &news) } else { screen::run(app, &sender, &news) }
 }
 

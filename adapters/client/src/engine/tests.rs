@@ -4,14 +4,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use synclayer_core::testing::SimulatedDisk;
 use synclayer_core::{
-    Collection, Document, Limits, MemoryClientStore, RecordId, StoreErrorKind, Token, Write,
+    Collection, Document, Limits, MemoryClientStore, RecordId, Status, StoreErrorKind, Token, Write,
 };
 
 use super::*;
 use crate::config::{Store, SyncConfig, Transports};
 use crate::error::SyncError;
 use crate::listen::UpdateSlot;
-use crate::mailbox::mailbox;
+use crate::mailbox::{self, mailbox};
 use crate::network::BlockingTask;
 use crate::pending::Pending;
 use crate::saved::Saved;
@@ -177,4 +177,39 @@ fn a_watcher_whose_reader_has_gone_is_forgotten() {
     bench.inbox.put(EngineCommand::DismissWatchers);
     bench.turn();
     assert_eq!(bench.engine.watchers.len(), 0);
+}
+
+#[test]
+fn a_status_is_shown_to_whom_it_is_news() {
+    let mut bench = Bench::open_on(MemoryClientStore::default);
+    let watch = |bench: &Bench| {
+        let (watcher, statuses) = mailbox(None);
+        bench.inbox.put(EngineCommand::WatchStatus(watcher));
+        statuses
+    };
+    let waiting = |statuses: &mailbox::Receiver<Option<Status>>| match statuses
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(status) => status.map(|status| status.pending_writes),
+        Poll::Pending => None,
+    };
+    let early = watch(&bench);
+    bench.turn();
+    assert_eq!(waiting(&early), Some(0), "as it is now");
+    bench.turn();
+    assert_eq!(waiting(&early), None, "nothing has changed");
+    bench.save("a").wait().unwrap();
+    bench.save("b").wait().unwrap();
+    let late = watch(&bench);
+    bench.turn();
+    assert_eq!([&early, &late].map(waiting), [Some(2), Some(2)], "the latest");
+    bench.turn();
+    assert_eq!([&early, &late].map(waiting), [None, None]);
+    drop(early);
+    bench.save("c").wait().unwrap();
+    assert_eq!(waiting(&late), Some(3));
+    assert_eq!(bench.engine.statuses.len(), 1);
+    drop(late);
+    bench.turn();
+    assert_eq!(bench.engine.statuses.len(), 0, "it is not read any more");
 }

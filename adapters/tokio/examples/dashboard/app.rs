@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use serde::Serialize;
 use synclayer_tokio::{
-    ConnectionState, RecordChange, RecordId, SyncError, SyncLayer, Update, Watch,
+    ConnectionState, RecordChange, RecordId, Status, StatusWatch, SyncError, SyncLayer, Update,
+    Watch,
 };
+use tokio::select;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -42,9 +45,18 @@ pub(crate) struct Device {
     pub(crate) average: f64,
 }
 
+/// Something that may have changed what is shown.
+pub(crate) enum News {
+    Readings(Update),
+    Status(Status),
+    /// The devices have ended.
+    Reported(Result<(), SyncError>),
+}
+
 pub(crate) struct App {
     sync: SyncLayer,
     updates: Watch,
+    statuses: StatusWatch,
     reporting: Option<JoinHandle<Result<(), SyncError>>>,
     /// The pace of the screen: updates that come in between are merged into one.
     frames: Interval,
@@ -66,33 +78,50 @@ impl App {
         let mut frames = interval(Duration::from_millis(100));
         frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (devices, places, complete) = (BTreeMap::new(), HashMap::new(), false);
-        let (online, waiting) = (false, 0);
-        Self { sync, updates, reporting, frames, devices, places, complete, online, waiting }
+        let (online, waiting, statuses) = (false, 0, sync.watch_status());
+        Self {
+            sync,
+            updates,
+            statuses,
+            reporting,
+            frames,
+            devices,
+            places,
+            complete,
+            online,
+            waiting,
+        }
     }
 
-    /// Waits until there is something new, and no longer than a second; `None` when the client has
-    /// ended. May be dropped at any time: what it returns is taken in by [`take`](Self::take), which may
-    /// not.
-    pub(crate) async fn next(&mut self) -> Option<Option<Update>> {
+    /// Waits until there is something new; `None` when the client has ended. May be dropped at any time:
+    /// what it returns is taken in by [`take`](Self::take).
+    pub(crate) async fn next(&mut self) -> Option<News> {
         self.frames.tick().await;
-        match tokio::time::timeout(Duration::from_secs(1), self.updates.next()).await {
-            Ok(update) => update.map(Some),
-            Err(_) => Some(None),
+        select! {
+            update = self.updates.next() => update.map(News::Readings),
+            status = self.statuses.next() => status.map(News::Status),
+            Some(ended) = OptionFuture::from(self.reporting.as_mut()) => {
+                Some(News::Reported(ended.unwrap_or(Ok(()))))
+            }
         }
     }
 
-    pub(crate) async fn take(&mut self, update: Option<Update>) -> Result<(), SyncError> {
-        if let Some(update) = update {
-            self.complete = !update.snapshot.from_cache();
-            // only what has changed is looked at: there may be 180,000 readings
-            update.changes.into_iter().for_each(|change| self.apply(change));
+    pub(crate) fn take(&mut self, news: News) -> Result<(), SyncError> {
+        match news {
+            News::Readings(update) => {
+                self.complete = update.snapshot.is_complete();
+                // only what has changed is looked at: there may be 180,000 readings
+                update.changes.into_iter().for_each(|change| self.apply(change));
+            }
+            News::Status(status) => {
+                self.online = status.connection == ConnectionState::Connected;
+                self.waiting = status.pending_writes;
+            }
+            News::Reported(ended) => {
+                self.reporting = None;
+                ended?;
+            }
         }
-        if let Some(reporting) = self.reporting.take_if(|reporting| reporting.is_finished()) {
-            reporting.await.unwrap_or(Ok(()))?;
-        }
-        let status = self.sync.status().await?;
-        self.online = status.connection == ConnectionState::Connected;
-        self.waiting = status.pending_writes;
         Ok(())
     }
 

@@ -43,8 +43,8 @@ async fn show(mut app: App, mut terminal: DefaultTerminal) -> Result<(), Box<dyn
                 None if key.is_none() => return Ok(()),
                 None => {}
             },
-            update = app.next() => match update {
-                Some(update) => app.take(update).await?,
+            news = app.next() => match news {
+                Some(news) => app.take(news)?,
                 None => return Ok(()),
             },
         }

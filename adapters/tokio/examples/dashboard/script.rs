@@ -26,8 +26,8 @@ pub(crate) async fn run(mut app: App) -> Result<(), Box<dyn Error>> {
                 Some("/quit") | None => return Ok(()),
                 Some(line) => eprintln!("no command {line}: see --help"),
             },
-            update = app.next() => match update {
-                Some(update) => app.take(update).await?,
+            news = app.next() => match news {
+                Some(news) => app.take(news)?,
                 None => return Ok(()),
             },
         }
