@@ -7,6 +7,7 @@ mod texts;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -17,6 +18,7 @@ use self::texts::{
     ADOPT, EXIT_CODES, EXPORT, IMPORT, LIST, MODIFY, OFFER, REJECT, REPAIR, SIGN_OUT, TRANSACTION,
     WATCH,
 };
+use crate::config_file::ConfigFile;
 use crate::filter;
 use crate::jwt::JwtArgs;
 use crate::limits::LimitArgs;
@@ -121,6 +123,9 @@ pub(crate) struct ServeArgs {
     /// config print`. SIGHUP takes over its rules, and says what only a restart does
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// The same file, which was read to know the options.
+    #[arg(skip)]
+    pub(crate) config_file: Option<Arc<ConfigFile>>,
     /// Where to listen: an IP address and a port, or a port of 127.0.0.1; port 0 lets the system
     /// choose
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen)]

@@ -13,6 +13,7 @@ use toml::{Table, Value};
 
 use crate::args::Cli;
 use crate::failure::{Code, Failure, unreadable};
+use crate::rules_file::{RulesFile, RulesIn};
 use crate::tokens::check_again;
 
 /// The largest configuration file, in bytes.
@@ -75,49 +76,64 @@ impl Key {
     }
 }
 
-/// The configuration file of a server that runs.
+/// A configuration file, as it was read: once, since it may be a pipe, or become another.
+#[derive(Debug)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
+    text: String,
     flags: Flags,
 }
 
 impl ConfigFile {
-    pub(crate) fn read(path: &Path) -> Result<Self, String> {
-        Ok(Self { path: path.to_owned(), flags: flags(path)? })
+    fn read(path: PathBuf) -> Result<Self, String> {
+        let text = read(&path)?;
+        let flags = flags(&path, &text)?;
+        Ok(Self { path, text, flags })
+    }
+
+    pub(crate) fn keys(&self) -> usize {
+        self.flags.len()
+    }
+
+    /// The rules that stand in it.
+    pub(crate) fn rules(&self) -> Result<RulesFile, String> {
+        RulesFile::of_text(&self.path, &self.text, RulesIn::Configuration)
     }
 
     /// Reads the file again. Returns the flags whose values are others by now, which a restart takes over.
     pub(crate) fn changes(&self) -> Result<Vec<String>, String> {
         check_again(&self.path)?;
-        let now = flags(&self.path)?;
+        let now = flags(&self.path, &read(&self.path)?)?;
         let names: BTreeSet<_> = self.flags.keys().chain(now.keys()).collect();
         let changed = names.into_iter().filter(|name| self.flags.get(*name) != now.get(*name));
         Ok(changed.cloned().collect())
     }
 }
 
-/// The arguments of the program, with those behind `serve` that its configuration file stands for. A flag
-/// that is given takes the place of its key.
-pub(crate) fn with_file(given: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+/// The arguments of the program, with those behind `serve` that its configuration file stands for, and the
+/// file. A flag that is given takes the place of its key.
+pub(crate) fn with_file(
+    given: Vec<OsString>,
+) -> Result<(Vec<OsString>, Option<ConfigFile>), Failure> {
     let serve = given.iter().position(|argument| argument == "serve");
     let Some((serve, file)) = serve.and_then(|at| Some((at, named_file(&given[at..])?))) else {
-        return Ok(given);
+        return Ok((given, None));
     };
-    let flags = flags(&file).map_err(|why| Failure::new(Code::Usage, why))?;
+    let file = ConfigFile::read(file).map_err(|why| Failure::new(Code::Usage, why))?;
     let is_given = |flag: &str| {
         given.iter().filter_map(|argument| argument.to_str()).any(|argument| {
             argument.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
         })
     };
     let mut arguments = given[..=serve].to_vec();
-    for (flag, values) in flags {
+    for (flag, values) in &file.flags {
         let flag = format!("--{flag}");
         if !is_given(&flag) {
-            arguments.extend(values.into_iter().map(|value| format!("{flag}={value}").into()));
+            arguments.extend(values.iter().map(|value| format!("{flag}={value}").into()));
         }
     }
     arguments.extend_from_slice(&given[serve + 1..]);
-    Ok(arguments)
+    Ok((arguments, Some(file)))
 }
 
 /// The file that `--config` names.
@@ -134,19 +150,22 @@ fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
     None
 }
 
-pub(crate) fn flags(file: &Path) -> Result<Flags, String> {
+fn read(file: &Path) -> Result<String, String> {
     let size = fs::metadata(file).map(|found| found.len()).unwrap_or_default();
     let shown = file.display();
     if size > MAX_BYTES {
         return Err(format!("the configuration {shown} is larger than {MAX_BYTES} bytes"));
     }
-    let text = fs::read_to_string(file)
-        .map_err(|error| format!("the configuration {}", unreadable(file, &error)))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    fs::read_to_string(file)
+        .map_err(|error| format!("the configuration {}", unreadable(file, &error)))
+}
+
+fn flags(file: &Path, text: &str) -> Result<Flags, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let table = text.parse().map_err(|error: toml::de::Error| error.to_string());
     table
         .and_then(|table| of_table(file, &table))
-        .map_err(|why| format!("the configuration {shown} can't be used: {why}"))
+        .map_err(|why| format!("the configuration {} can't be used: {why}", file.display()))
 }
 
 fn of_table(file: &Path, table: &Table) -> Result<Flags, String> {

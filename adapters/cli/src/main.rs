@@ -39,6 +39,7 @@ use std::env;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
@@ -60,14 +61,14 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     umask::make_private();
-    let arguments = match config_file::with_file(env::args_os().collect()) {
-        Ok(arguments) => arguments,
+    let (arguments, config_file) = match config_file::with_file(env::args_os().collect()) {
+        Ok(read) => read,
         Err(failure) => {
             Printer { json: false, terminal: false }.failure(&failure);
             return ExitCode::from(failure.code as u8);
         }
     };
-    let Cli { json, verbose, command } = match Cli::try_parse_from(arguments) {
+    let Cli { json, verbose, mut command } = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             // nobody may be there to read it
@@ -77,6 +78,9 @@ fn main() -> ExitCode {
         }
         Err(help) => help.exit(),
     };
+    if let CliCommand::Serve(args) = &mut command {
+        args.config_file = config_file.map(Arc::new);
+    }
     log(&command, verbose);
     let out = Printer { json, terminal: io::stdout().is_terminal() };
     let store = store_of(&command);

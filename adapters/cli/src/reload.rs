@@ -55,14 +55,17 @@ impl Reloadable {
         }
         let mut rules = None;
         if let Some(file) = args.rules.clone() {
-            let is_config = args.config.as_ref() == Some(&file);
-            let within = if is_config { RulesIn::Configuration } else { RulesIn::Rules };
+            let config = args.config_file.as_ref().filter(|_| args.config.as_ref() == Some(&file));
+            let within = config.map_or(RulesIn::Rules, |_| RulesIn::Configuration);
             let source = Arc::new(RulesSource { file, within });
-            let read = in_background(&source, RulesSource::read).await.map_err(usage)?;
+            let read = match config {
+                Some(config) => config.rules(),
+                None => in_background(&source, RulesSource::read).await,
+            };
+            let read = read.map_err(usage)?;
             rules = Some((source, ReloadablePolicy::new(Arc::new(read.rules))));
         }
-        let config = args.config.as_deref().map(ConfigFile::read).transpose().map_err(usage)?;
-        let (tokens, config) = (StaticTokens::new(entries), config.map(Arc::new));
+        let (tokens, config) = (StaticTokens::new(entries), args.config_file.clone());
         Ok(Self { sources, tokens, jwt, tls, rules, config })
     }
 

@@ -168,8 +168,14 @@ impl RulesFile {
         }
         let text = fs::read_to_string(file)
             .map_err(|error| format!("the rules {}", unreadable(file, &error)))?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        Self::parse(text, within).map_err(|why| format!("the rules {shown} can't be used: {why}"))
+        Self::of_text(file, &text, within)
+    }
+
+    /// The rules of a file with this text.
+    pub(crate) fn of_text(file: &Path, text: &str, within: RulesIn) -> Result<Self, String> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Self::parse(text, within)
+            .map_err(|why| format!("the rules {} can't be used: {why}", file.display()))
     }
 
     /// Reads the rules of a file anew.

@@ -1,8 +1,12 @@
 //! The configuration file of a server.
 
 use std::fs;
+use std::io::Write;
+use std::process::Stdio;
 
-use crate::support::{HomeDir, Process, Server, run};
+use serde_json::{Value, json};
+
+use crate::support::{HomeDir, Process, Server, command, run};
 
 const RULES: &str = r#"
 [collections.notes]
@@ -68,6 +72,30 @@ fn a_configuration_that_can_t_be_used_is_told_before_anything_runs() {
     fs::write(file, &printed.stdout).unwrap();
     run(["config", "check", file]).ends_with(0);
     assert!(printed.stdout.contains("\n# retention = "), "{printed:?}");
+}
+
+/// A pipe has its content once: read again it would be an empty file, without rules.
+#[test]
+fn a_configuration_is_read_once() {
+    let text = "listen = '127.0.0.1:0'\n[collections.a]\nread = 'true'\nscopes = ['b']\n";
+    let check = |text: &str| {
+        let mut command = command();
+        let mut process = command
+            .args(["config", "check", "/dev/stdin", "--json"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        process.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        process.wait_with_output().unwrap()
+    };
+    let checked = check(text);
+    let told: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!((checked.status.code(), &told["keys"]), (Some(0), &json!(3)), "{checked:?}");
+    let wrong = check(&text.replace("true", "usr"));
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("line 3"), "{wrong:?}");
 }
 
 /// The file that the guide shows is one that a server takes.
