@@ -74,10 +74,11 @@ fn a_coin_picked_up_offline_goes_to_who_was_faster() {
     ann.shows(|view| view["coins"] == 1);
     ann.enter("/offline");
     ann.shows(|view| view["online"] == false);
-    ann.enter("/go 30 10");
-    ann.shows(|view| score(view, "ann") == 1);
     bob.enter("/go 30 10");
     bob.shows(|view| score(view, "bob") == 1);
+    // later by the clock: if that decided, the coin would go over to her
+    ann.enter("/go 30 10");
+    ann.shows(|view| score(view, "ann") == 1);
     ann.enter("/online");
     ann.shows(|view| score(view, "ann") == 0 && score(view, "bob") == 1);
     ann.shows(|view| view["notice"] == "somebody was faster");
