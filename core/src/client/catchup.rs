@@ -60,7 +60,9 @@ impl Client {
             edit.ignore();
             return Ok(());
         }
-        if let Some(kind) = setback(collection, stream, head, mode) {
+        // with other rights a cursor does not count, nor where rights look at other records
+        let by_rights = stream.row.rights != *rights || partial && rights.is_some();
+        if let Some(kind) = setback(collection, stream, head, mode, by_rights) {
             edit.remote_event(kind);
         }
         let goes_on = edit.transport == Transport::Http && stream.phase() == Phase::CatchingUp;
@@ -441,19 +443,21 @@ pub(super) fn count_rows(
 }
 
 /// Returns the event for a server that does not go on from a cursor. One beyond the server's head is
-/// of changes that it has lost; any other may also be older than the deletes that it remembers.
+/// of changes that it has lost; any other may also be older than the deletes that it remembers. None is
+/// told of a cursor that may not count for the rights of its user.
 fn setback(
     collection: &Collection,
     stream: &Stream,
     head: Option<Seq>,
     mode: Mode,
+    by_rights: bool,
 ) -> Option<EventKind> {
     let collection = Some(collection.clone());
     if head? < stream.reached() {
         return Some(EventKind::ServerLostChanges { collection });
     }
     let resumes = matches!(stream.row.resume, Some(Resume::Snapshot { .. }));
-    if mode == Mode::Delta || resumes || stream.row.cursor.is_none() {
+    if mode == Mode::Delta || resumes || by_rights || stream.row.cursor.is_none() {
         return None;
     }
     let message = format!(
