@@ -3,11 +3,12 @@
 use alloc::sync::Arc;
 
 use crate::client::replica::Replica;
+use crate::protocol::message::Token;
 use crate::protocol::name::{Collection, ConnId, Seq};
 use crate::rules::page::ReadRequest;
 use crate::rules::policy::Policy;
 use crate::rules::transaction::{Published, Transaction, TransactionAnswer};
-use crate::server::{CallId, Hub, HubJob, HubRead, Job as _, JobBatch, Session};
+use crate::server::{CallId, Hub, HubJob, HubRead, Job as _, JobBatch, Session, Ticket};
 use crate::store::{ClientStore, StoreError};
 
 /// A replica whose store a test looks into.
@@ -88,6 +89,9 @@ pub trait InspectHub {
     /// Sets who may do what from now on.
     fn set_policy(&mut self, policy: Arc<dyn Policy>);
 
+    /// The connection whose token is to be checked.
+    fn asking(&self, ticket: &Ticket<Token>) -> ConnId;
+
     /// The data that a read is for.
     fn requested<'a>(&self, read: &'a HubRead) -> &'a ReadRequest;
 
@@ -129,6 +133,10 @@ impl InspectHub for Hub {
 
     fn set_policy(&mut self, policy: Arc<dyn Policy>) {
         self.set_policy(policy);
+    }
+
+    fn asking(&self, ticket: &Ticket<Token>) -> ConnId {
+        ticket.conn()
     }
 
     fn requested<'a>(&self, read: &'a HubRead) -> &'a ReadRequest {

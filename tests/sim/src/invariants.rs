@@ -83,6 +83,12 @@ invariants! {
     ServerRows = "the server's rows",
     /// A level-1 program that got everything once and wrote nothing holds what the server holds.
     PlainReaders = "level-1 readers follow",
+    /// No byte that the server hands to a connection or answers by HTTP shows what its user may not read by
+    /// the rights of that moment.
+    NothingForbidden = "nothing forbidden is shown",
+    /// Writes are judged by the rules; and a replica that has heard all that the server says holds what its
+    /// user may read by the rights of now, and nothing else.
+    RightsFollowed = "rights are followed",
     /// The machines keep their contract with who drives them, and what they say of themselves.
     Contract = "the machines' contract",
 }

@@ -54,6 +54,7 @@ pub mod plain_world;
 pub mod plan;
 pub mod points;
 pub mod refusal;
+pub mod ruling;
 pub mod run;
 pub mod scenario;
 mod schedules;

@@ -12,6 +12,7 @@ use synclayer_core::{
 };
 
 use crate::draw::{Draw, fold_into};
+use crate::ruling::Ruling;
 use crate::scoping::{BARRED_ROOM, Scoping};
 use crate::world::{Way, WorldConfig};
 
@@ -159,6 +160,8 @@ pub struct Plan {
     pub thin: Option<Thin>,
     /// The use of scopes, where a run has some.
     pub scoping: Option<Scoping>,
+    /// The use of rules, where a run has some.
+    pub ruling: Option<Ruling>,
 }
 
 /// Links that break behind a number of bytes, also when all else has healed. Each carries enough for
@@ -268,6 +271,7 @@ impl Plan {
             units: 0,
             thin: None,
             scoping: None,
+            ruling: None,
         };
         // some runs are little else than schedules, one upon the other
         if draw.one_in(6) {
@@ -333,6 +337,16 @@ impl Plan {
         // where sums are counted, everybody has to see them
         let has_scopes = draw.one_in(4) && self.strategy != Strategy::Sum;
         self.scoping = has_scopes.then(|| Scoping::draw(draw));
+        if draw.one_in(6) && self.strategy != Strategy::Sum {
+            self.rule(Ruling::draw(draw));
+        }
+    }
+
+    /// The server has rules, by which everybody sees a part only.
+    fn rule(&mut self, ruling: Ruling) {
+        (self.users, self.guests, self.partial) = (true, 0, true);
+        (self.caps, self.scoping, self.rates.rights) = (Caps::default(), None, 0);
+        self.ruling = Some(ruling);
     }
 
     /// The plan at the head of a run's bytes.
@@ -344,10 +358,30 @@ impl Plan {
     /// The user of a device.
     #[must_use]
     pub fn user_of(&self, device: usize) -> &'static str {
+        if self.ruling.is_some() {
+            return Ruling::user_of(device);
+        }
         match (self.users, device + self.guests >= self.devices) {
             (false, _) => "",
             (true, false) => "owner",
             (true, true) => "guest",
+        }
+    }
+
+    /// The token with which a device starts.
+    fn token_of(&self, device: usize) -> Option<Token> {
+        match &self.ruling {
+            Some(ruling) => Some(Token::from(&*ruling.token(device))),
+            None => self.users.then(|| Token::from(self.user_of(device))),
+        }
+    }
+
+    /// The token of those who are no devices.
+    #[must_use]
+    pub fn stranger(&self) -> Option<String> {
+        match &self.ruling {
+            Some(ruling) => Some(ruling.token(0)),
+            None => self.users.then(|| "owner".into()),
         }
     }
 
@@ -370,7 +404,7 @@ impl Plan {
         let client = |device: usize| {
             let mut config = ClientConfig::default();
             config.user = self.user_of(device).into();
-            config.token = self.users.then(|| Token::from(self.user_of(device)));
+            config.token = self.token_of(device);
             config.collections = collections();
             config.conflict_strategy = self.strategy();
             config.window = self.window;
@@ -400,7 +434,10 @@ impl Plan {
         config.carried = self.thin.map(|thin| thin.carried);
         config.clocks = self.clocks.to_vec();
         config.shared = self.shared;
-        config.policy = rights.clone();
+        config.policy = match &self.ruling {
+            Some(ruling) => Arc::new(ruling.rulebook.rules()),
+            None => rights.clone(),
+        };
         config.scopes = self.scoping.map(|_| Scoping::keys()).unwrap_or_default();
         if self.rate_limit > 0 {
             let per_second = u32::try_from(self.rate_limit).unwrap_or(5);

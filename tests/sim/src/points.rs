@@ -150,6 +150,19 @@ pub const POINTS: &[(&str, u64)] = &[
     ("change that names the one before it", 150),
     ("page of a load", 150),
     ("page with leaves", 3_000),
+    ("other claims", 150),
+    ("other rules", 150),
+    ("membership begun", 150),
+    ("membership ended", 150),
+    ("kicked", 150),
+    ("rights changed while away", 150),
+    ("rights changed in a session", 150),
+    ("rights changed in mid catch-up", 1_000),
+    ("given away", 150),
+    ("withheld in a stream", 150),
+    ("holds a part by its rights", 100),
+    ("holds everything by its rights", 150),
+    ("write refused by a rule", 150),
 ];
 
 /// The points that so many runs should have come by, and did not.

@@ -16,10 +16,11 @@ use synclayer_core::{ConnId, ErrorCode, Event, EventKind, MemoryClientStore};
 
 use crate::draw::{Draw, HEADER, STEP};
 use crate::guarantees::{
-    Known, Ledger, bounded, hot, read_your_writes, watchers_show_what_is_held,
+    Known, Ledger, bounded, holds_what_is_shown, hot, read_your_writes, watchers_show_what_is_held,
 };
 use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Rights, Strategy, collections};
+use crate::ruling::renewed;
 use crate::scoping::filter;
 use crate::world::{Backup, Move, Waking, World};
 
@@ -95,7 +96,7 @@ pub(crate) struct Run {
     pub(crate) other: Option<Backup>,
     pub(crate) copy: Option<DeviceCopy>,
     /// Tokens for the server that were handed out.
-    fresh_tokens: usize,
+    pub(crate) fresh_tokens: usize,
     seen_events: Vec<usize>,
     /// True if everything has healed, and every right has come back.
     healed: bool,
@@ -109,8 +110,12 @@ impl Run {
     pub(crate) fn of(plan: Plan) -> Self {
         let rights = Arc::new(Rights { partial: plan.partial, ..Rights::default() });
         let mut world = World::new(plan.world(&rights));
+        if let Some(ruling) = &plan.ruling {
+            world.watch_rights(ruling.rulebook);
+        }
         if plan.rates.plain > 0 {
-            let user = plan.users.then_some("owner");
+            let user = plan.stranger();
+            let user = user.as_deref();
             world.add_plain(user);
             world.add_plain(user);
             if plan.scoping.is_some() {
@@ -128,6 +133,7 @@ impl Run {
         for (index, bytes) in steps.chunks(STEP).enumerate() {
             self.step(index, &mut Draw::new(bytes))?;
             self.look()?;
+            self.look_at_rights()?;
             if index % 16 == 0 {
                 let device = index / 16 % self.world.devices.len();
                 let read = read_your_writes(&self.ledger, &self.world, device);
@@ -140,6 +146,15 @@ impl Run {
             }
         }
         self.converge()
+    }
+
+    /// Looks whether everybody holds what they may read.
+    fn look_at_rights(&mut self) -> Result<(), String> {
+        for device in 0..self.world.devices.len() {
+            let holds = holds_what_is_shown(&mut self.world, device);
+            self.ledger.keep(Invariant::RightsFollowed, holds)?;
+        }
+        Ok(())
     }
 
     fn outcome(&mut self) -> Outcome {
@@ -194,10 +209,7 @@ impl Run {
                 self.world.sync_now(device);
             }
             if needs {
-                self.fresh_tokens += 1;
-                let token =
-                    format!("{}#{}", self.world.devices[device].config.user, self.fresh_tokens);
-                self.world.set_token(device, &token);
+                self.renew_token(device);
             }
         }
         for (invariant, what) in &self.world.broken {
@@ -206,9 +218,19 @@ impl Run {
         Ok(())
     }
 
+    /// The app of a device gives a token in the place of the one that has ended.
+    fn renew_token(&mut self, device: usize) {
+        self.fresh_tokens += 1;
+        let config = &self.world.devices[device].config;
+        let old = config.token.as_ref().map_or(&*config.user, |token| token.reveal());
+        let token = renewed(old, self.fresh_tokens);
+        self.world.set_token(device, &token);
+    }
+
     fn converge(&mut self) -> Result<(), String> {
         self.rights.guests_read_only.store(false, Ordering::Relaxed);
         self.rights.guests_barred.store(false, Ordering::Relaxed);
+        self.bar_nobody();
         self.healed = true;
         self.world.heal();
         self.restart_halted();
@@ -386,6 +408,8 @@ impl Run {
             self.world.sweep(retention, draw.within(1, 20));
         } else if is(self.plan.scoping.map_or(0, |scoping| scoping.rate)) {
             self.change_scopes(draw);
+        } else if is(self.plan.ruling.map_or(0, |ruling| ruling.rate)) {
+            self.change_rights(draw);
         } else if is(of_fault(rates.restore)) {
             self.end_groups()?;
             self.restore(draw)?;

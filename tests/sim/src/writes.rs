@@ -8,6 +8,7 @@ use crate::draw::Draw;
 use crate::guarantees::{STRANGER, Write, is_permanent};
 use crate::invariants::Invariant;
 use crate::plan::collections;
+use crate::ruling;
 use crate::run::Run;
 use crate::scoping::Scoping;
 use crate::world::{Place, document, record};
@@ -33,7 +34,7 @@ pub(crate) enum AppWrite {
     Hide,
     /// Writes what nobody may write.
     Forbidden,
-    /// Moves it between scopes.
+    /// Moves it between scopes, or into other hands.
     Move,
 }
 
@@ -74,9 +75,11 @@ impl Run {
         let burst = if draw.one_in(12) { draw.within(2, 12) } else { 1 };
         for _ in 0..burst {
             let kind = KINDS[draw.below(KINDS.len())];
-            let moves = self.plan.scoping.is_some() && draw.one_in(3);
+            let can_move = self.plan.scoping.is_some() || self.plan.ruling.is_some();
+            let moves = can_move && draw.one_in(3);
             let kind = if moves { AppWrite::Move } else { kind };
-            let forbids = kind == AppWrite::Forbidden && !draw.one_in(4);
+            let forbids =
+                kind == AppWrite::Forbidden && (!draw.one_in(4) || self.plan.ruling.is_some());
             self.write(device, &place, if forbids { AppWrite::Hot } else { kind })?;
         }
         Ok(())
@@ -98,7 +101,7 @@ impl Run {
         let saw = self.hot_seen(device, place);
         let deletes = self.plan.deletes && !is_permanent(id);
         let mut write = Write { saw, ..Write::new(device, place.clone()) };
-        let is_guest = self.world.devices[device].config.user == "guest";
+        let user = self.world.devices[device].config.user.clone();
         let world = &mut self.world;
         let Some(view) = view else {
             // where sums are counted, records are made by one device alone
@@ -110,9 +113,10 @@ impl Run {
                 .plan
                 .thin
                 .map_or_else(String::new, |thin| format!(r#","pad":"{}""#, "x".repeat(thin.pad)));
-            let fields = match self.plan.scoping {
-                Some(_) => Scoping::fields(n).0,
-                None => String::new(),
+            let fields = match (self.plan.scoping, self.plan.ruling) {
+                (_, Some(_)) => ruling::fields(n, &user, true),
+                (Some(_), None) => Scoping::fields(n).0,
+                (None, None) => String::new(),
             };
             let comma = if fields.is_empty() { "" } else { "," };
             let json = format!(r#"{{"hot":[0,{n}],"t{n}":{n}{pad}{comma}{fields}}}"#);
@@ -166,6 +170,11 @@ impl Run {
                     log.push(n.to_string());
                     update(world, format!(r#"{{"log":[{}]}}"#, log.join(",")), &[])
                 }
+                AppWrite::Move if self.plan.ruling.is_some() => {
+                    write.unique = true;
+                    let fields = ruling::fields(n, &user, false);
+                    update(world, format!(r#"{{{fields},"hot":[{saw},{n}],"t{n}":{n}}}"#), &[])
+                }
                 AppWrite::Move => {
                     let (fields, unset) = Scoping::fields(n);
                     let fields = if fields.is_empty() { "\"room\":1".into() } else { fields };
@@ -183,7 +192,7 @@ impl Run {
                     world.save(device, collection, id, &format!("{{{}}}", all.join(",")))
                 }
                 // who hides a record from himself keeps what he wrote until he catches up again
-                AppWrite::Hide if is_guest => {
+                AppWrite::Hide if user == "guest" => {
                     update(world, format!(r#"{{"hot":[{saw},{n}]}}"#), &[])
                 }
                 AppWrite::Hide if self.plan.partial && view.text("hidden").is_some() => {
@@ -279,7 +288,8 @@ impl Run {
         let place = self.place(draw);
         let n = self.enter_stranger(&place);
         let (collection, id) = &place;
-        let user = self.plan.users.then_some("owner");
+        let user = self.plan.stranger();
+        let user = user.as_deref();
         let one = format!("/sync/{collection}/{id}");
         let changeable = !is_permanent(id);
         match draw.below(6) {

@@ -10,7 +10,9 @@ use synclayer_core::testing::Checked;
 /// When something is larger than its cap.
 pub fn bounded(world: &World) -> Result<(), String> {
     let config = world.config();
-    let of_each = config.collections.len() * config.ring.collection_bytes;
+    // beside them there are memberships
+    let collections = config.collections.len() + usize::from(world.rulebook().is_some());
+    let of_each = collections * config.ring.collection_bytes;
     if world.ring_bytes() > config.ring.total_bytes.min(of_each) {
         return Err("the rings hold more than they may".into());
     }

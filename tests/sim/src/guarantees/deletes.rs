@@ -77,7 +77,7 @@ pub fn losses_are_decided(
         return Ok(());
     }
     let config = &world.devices[device].config;
-    let asks = config.on_server_loss == Some(OnServerLoss::Ask) && config.user != "guest";
+    let asks = config.on_server_loss == Some(OnServerLoss::Ask) && !world.sees_in_part(device);
     if !asks || world.devices[device].decided || ledger.originals.contains_key(&device) {
         return Ok(());
     }

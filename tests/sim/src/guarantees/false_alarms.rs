@@ -21,6 +21,9 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("a page does not fit what this replica knows", "server restart"),
     ("the store has failed", "disk failure"),
     ("the server can't go on from", "sweep"),
+    // rights that were others for a moment
+    ("the server can't go on from", "other rules"),
+    ("the server can't go on from", "other claims"),
     ("RATE_LIMIT_EXCEEDED", "rate limit"),
     ("a hello was not answered in time", "slept"),
     ("a pull was not answered in time", "slept"),

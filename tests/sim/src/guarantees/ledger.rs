@@ -379,11 +379,16 @@ impl Ledger {
         true
     }
 
+    /// Returns `true` if records can go out of the sight of those who have written them.
+    pub(super) fn goes_out_of_sight(&self) -> bool {
+        self.plan.scoping.is_some() || self.plan.ruling.is_some()
+    }
+
     /// Returns `true` if a value in the contested field is the device's own, and the record may have gone
     /// out of its sight since.
     pub(super) fn wrote_out_of_sight(&self, device: usize, found: u64) -> bool {
         let own = |write: &Write| self.is_own(device, write.device);
-        self.plan.scoping.is_some() && self.write(found).is_some_and(own)
+        self.goes_out_of_sight() && self.write(found).is_some_and(own)
     }
 
     /// Returns `true` if a strategy had decided about a write of the device that left this value as it

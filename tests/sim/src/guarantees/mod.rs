@@ -23,6 +23,7 @@ mod fates;
 mod ledger;
 mod observe;
 mod order;
+mod rights;
 pub mod times;
 mod units;
 mod updates;
@@ -47,6 +48,7 @@ pub use false_alarms::{nothing_impossible, nothing_was_mended};
 pub use fates::{fate_is_true, fates_are_told};
 pub use ledger::{Known, Ledger, STRANGER, Write};
 pub use order::in_order;
+pub use rights::holds_what_is_shown;
 pub use units::all_or_none;
 pub use updates::no_lost_update;
 pub use watchers::{
@@ -117,7 +119,7 @@ fn new_tokens(committed: &Committed) -> Vec<u64> {
     tokens(committed.after.as_ref()).into_iter().filter(|token| !before.contains(token)).collect()
 }
 
-fn tokens(record: Option<&Document>) -> BTreeSet<u64> {
+pub(crate) fn tokens(record: Option<&Document>) -> BTreeSet<u64> {
     let mut all = BTreeSet::new();
     for (name, text) in record.into_iter().flat_map(Document::iter) {
         match name {

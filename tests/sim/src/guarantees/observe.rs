@@ -261,7 +261,7 @@ impl Ledger {
     /// A device has made a record anew that had gone out of its sight: what it had written there itself is
     /// replaced, as it was told to.
     fn replace_own(&mut self, committed: &Committed, device: usize) {
-        if self.plan.scoping.is_none() || committed.kind != WriteKind::Insert {
+        if !self.goes_out_of_sight() || committed.kind != WriteKind::Insert {
             return;
         }
         let after = tokens(committed.after.as_ref());

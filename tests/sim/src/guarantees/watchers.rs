@@ -70,7 +70,7 @@ impl Ledger {
 /// # Errors
 /// When it isn't there.
 pub fn read_your_writes(ledger: &Ledger, world: &World, device: usize) -> Result<(), String> {
-    if ledger.loose || world.devices[device].config.user == "guest" {
+    if ledger.loose || world.sees_in_part(device) {
         return Ok(());
     }
     // what its calls have led to is told at the end of the group
@@ -122,7 +122,7 @@ pub fn watchers_show_what_was(
     };
     let Some(cursor) = &status.cursor else { return Ok(()) };
     let Some(history) = world.histories().of(&cursor.epoch) else { return Ok(()) };
-    let is_partial = world.devices[device].config.user == "guest";
+    let is_partial = world.sees_in_part(device);
     for record in replica.get_all(collection).map_err(|error| error.message)? {
         let place = (collection.clone(), record.id.clone());
         // an ack out of its place may have told of what the stream has yet to show
@@ -151,7 +151,7 @@ pub fn watchers_show_what_is_held(
 ) -> Result<(), String> {
     let this = &world.devices[device];
     let status = this.replica.status();
-    if status.halted.is_some() || this.config.user == "guest" || this.shared > 0 {
+    if status.halted.is_some() || world.sees_in_part(device) || this.shared > 0 {
         return Ok(());
     }
     let in_step = |of: &&CollectionStatus| of.live || !of.from_cache && !of.catching_up;

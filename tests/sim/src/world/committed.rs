@@ -51,6 +51,7 @@ impl World {
                 (_, Ok(_)) => {}
             }
         }
+        let begin = self.committed.len();
         for change in batch.published() {
             let by_push = pushed.remove(&(change.collection.clone(), change.seq));
             let (by_push, caller) = by_push.map_or((None, None), |(who, by)| (Some(who), by));
@@ -69,6 +70,8 @@ impl World {
             let committed = self.store.histories.present_mut().push(change, numbered, owner);
             self.committed.push(committed);
         }
+        let committed = self.committed[begin..].to_vec();
+        self.judge(batch, &committed);
     }
 
     /// A write of a device was taken: by the database that it knows, or one that it has decided on.

@@ -12,7 +12,8 @@ use crate::guarantees::times;
 use crate::invariants::Invariant;
 use crate::refusal::OpenCall;
 
-use super::{Middlebox, World, user_of};
+use super::rights::user_with_claims;
+use super::{Middlebox, World};
 
 pub use synclayer_core::CallId;
 
@@ -150,14 +151,15 @@ impl World {
             self.count("call refused");
             return self.reply(id, Reply::error(ErrorCode::AuthExpired, "the token has expired"));
         }
-        let user = token.map(user_of);
+        let user = token.map(user_with_claims);
         let now = self.server_clock.read(self.now);
-        if let Err(refusal) = self.server.hub.admit(now, user.as_ref()) {
+        let principal = user.as_ref().map(|user| &user.id);
+        if let Err(refusal) = self.server.hub.admit(now, principal) {
             return self.reply(id, refusal);
         }
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let method = request.method;
-        let request = Request { method, path, query, body: &body, user: user.map(Into::into) };
+        let request = Request { method, path, query, body: &body, user };
         self.serve_input(HubInput::Call { call: id, request });
     }
 
@@ -165,6 +167,7 @@ impl World {
     pub(super) fn reply(&mut self, id: CallId, reply: Reply) {
         self.fold_reply(&reply);
         self.count_said(&reply.body);
+        self.look_at_answer(id, &reply.body);
         let Reply { status, headers, body } = reply;
         let wait = headers.iter().find(|(name, _)| *name == "retry-after");
         let retry_after = wait.and_then(|(_, value)| value.parse().ok()).map(Duration::from_secs);
@@ -172,6 +175,11 @@ impl World {
             call.leg = Leg::Down(HttpAnswer::Answered { status, retry_after, body });
         }
         self.forget_calls();
+    }
+
+    fn look_at_answer(&mut self, id: CallId, body: &[u8]) {
+        let token = self.calls.get(&id).and_then(|call| call.request.token.clone());
+        self.look_at_reply(id, token.as_ref().map(|token| token.reveal()), body);
     }
 
     /// The answer to a call gets to its device.

@@ -23,6 +23,7 @@ mod plain;
 mod queries;
 mod rest;
 mod restarts;
+mod rights;
 mod scopes;
 mod server;
 mod synced;
@@ -44,6 +45,7 @@ use crate::invariants::Invariant;
 use crate::scenario::render::event_name;
 use http::HttpCall;
 use link::Link;
+use rights::Rights;
 use server::{Server, Store};
 
 pub use clock::Clock;
@@ -64,7 +66,8 @@ pub struct WorldConfig {
     /// The collections.
     pub collections: Vec<Collection>,
     /// One configuration for each replica. A token is the user's name, perhaps with a `#` and more
-    /// behind it, so that one user can have several; without a token the server knows no users.
+    /// behind it, so that one user can have several, and with claims behind a `+`; without a token the
+    /// server knows no users.
     pub clients: Vec<ClientConfig>,
     /// The server's limits on its peers.
     pub limits: ServerLimits,
@@ -172,6 +175,8 @@ pub struct World {
     config: WorldConfig,
     /// `true` if all faults have ended, but for thin links.
     healed: bool,
+    /// The rights of users, where the server has rules.
+    rights: Option<Rights>,
     /// A digest of what went out of the machines.
     said: u64,
     /// The number of commits that the devices' stores have taken.
@@ -206,7 +211,7 @@ pub fn document(json: &str) -> Document {
 }
 
 /// The user of this token.
-fn user_of(token: &str) -> UserId {
+pub(crate) fn user_of(token: &str) -> UserId {
     UserId::new(token.split('#').next().unwrap_or_default()).expect("a valid user")
 }
 
@@ -236,6 +241,7 @@ impl World {
             refused: BTreeSet::new(),
             config,
             healed: false,
+            rights: None,
             said: 0,
             commits: 0,
         };

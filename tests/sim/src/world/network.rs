@@ -3,9 +3,10 @@
 use synclayer_core::testing::InspectReplica;
 use synclayer_core::{ConnId, Disconnect, HubInput, Identity, Input, SessionInput};
 
+use super::World;
 use super::http::Way;
 use super::link::{Link, Owner};
-use super::{World, user_of};
+use super::rights::user_with_claims;
 
 impl World {
     /// A connection comes up, or is refused.
@@ -37,7 +38,7 @@ impl World {
         let conn = self.new_conn();
         self.note(|| format!("device {device} has connection {conn}"));
         let identity =
-            token.map_or(Identity::Open, |token| Identity::Known(user_of(&token).into()));
+            token.as_deref().map_or(Identity::Open, |it| Identity::Known(user_with_claims(it)));
         let owner = Owner::Device(device);
         let turns = self.config.capacities.len().max(1);
         let turn = usize::try_from(conn.0).unwrap_or(0) % turns;
@@ -46,6 +47,7 @@ impl World {
         self.owners.insert(conn, owner);
         let carried = self.config.carried.unwrap_or(usize::MAX);
         self.links.insert(conn, Link::new(owner, local, capacity, carried));
+        self.bears(conn, token.as_deref());
         self.serve_input(HubInput::Accepted { conn, identity });
         self.with(device, |replica, now, actions| {
             replica.handle(now, Input::Connected { conn: local }, actions);

@@ -9,9 +9,10 @@ use synclayer_core::{
 
 use crate::invariants::Invariant;
 
+use super::World;
 use super::history::Place;
 use super::link::{Link, Owner};
-use super::{World, user_of};
+use super::rights::user_with_claims;
 
 /// A level-1 program.
 #[derive(Debug)]
@@ -26,7 +27,8 @@ pub struct Plain {
     pub was_refused: bool,
     /// Its connection.
     conn: Option<ConnId>,
-    user: Option<String>,
+    /// The token of its user.
+    pub user: Option<String>,
     /// `true` if it puts what an update pushes in the place of the record.
     replaces: bool,
     /// The scope to which it narrows what it reads, and the filter that says so.
@@ -75,9 +77,11 @@ impl World {
             return;
         }
         self.count("plain connect");
-        let user = self.plains[plain].user.as_deref();
-        let identity = user.map_or(Identity::Open, |user| Identity::Known(user_of(user).into()));
+        let token = self.plains[plain].user.clone();
+        let identity =
+            token.as_deref().map_or(Identity::Open, |it| Identity::Known(user_with_claims(it)));
         let conn = self.new_conn();
+        self.bears(conn, token.as_deref());
         self.links.insert(conn, Link::new(Owner::Plain(plain), ConnId(0), 4096, usize::MAX));
         self.serve_input(HubInput::Accepted { conn, identity });
         let this = &mut self.plains[plain];

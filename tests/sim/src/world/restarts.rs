@@ -123,6 +123,8 @@ impl World {
         let decision = begin.decide(&self.store.rows, context).expect("the rows can be read");
         self.store.rows.apply(decision.batch);
         self.declare_scopes();
+        self.look_at_members();
+        self.members_are_known();
         let after = database_of(&self.store.rows).expect("the rows can be read");
         if before.is_some_and(|before| after.as_ref() != Some(&before)) {
             let what = "an opening made the server's another database".into();

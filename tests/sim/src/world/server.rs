@@ -22,7 +22,8 @@ use crate::invariants::Invariant;
 use super::history::{Histories, History};
 use super::http::CallId;
 use super::link::Owner;
-use super::{World, WorldConfig, user_of};
+use super::rights::user_with_claims;
+use super::{World, WorldConfig};
 
 /// The calls of strangers, whom nothing on the way disturbs, have numbers above this one.
 const STRANGERS: CallId = CallId(1 << 32);
@@ -175,6 +176,9 @@ impl World {
         if ended.is_err() {
             self.count("server disk failure");
         }
+        if ended.is_ok() {
+            self.members_are_known();
+        }
         if let Some(batch) = batch {
             let now = self.server_clock.read(self.now);
             self.with_hub(|hub, out| hub.settle(now, batch, ended, out));
@@ -190,6 +194,7 @@ impl World {
             self.count("client forgotten");
         }
         self.store.rows.apply(rows);
+        self.look_at_members();
         if let Err(what) = caps_hold(self) {
             self.fail(Invariant::Bounded, what);
         }
@@ -250,11 +255,16 @@ impl World {
         self.count("HTTP request");
         self.note(|| format!("{method} {target} {body}"));
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let user = user.map(user_of);
-        let request =
-            Request { method, path, query, body: body.as_bytes(), user: user.map(Into::into) };
+        let request = Request {
+            method,
+            path,
+            query,
+            body: body.as_bytes(),
+            user: user.map(user_with_claims),
+        };
         self.server.strangers += 1;
         let call = CallId(STRANGERS.0 + self.server.strangers);
+        self.calls_with(call, user);
         let reads = self.server.hub.waiting_reads();
         self.serve_input(HubInput::Call { call, request });
         // nothing is to be seen of a stranger who waits
@@ -264,7 +274,8 @@ impl World {
         }
     }
 
-    fn replied(&mut self, reply: &Reply) {
+    fn replied(&mut self, call: CallId, reply: &Reply) {
+        self.look_at_reply(call, None, &reply.body);
         self.note(|| format!("answer {} {}", reply.status, String::from_utf8_lossy(&reply.body)));
         self.fold_reply(reply);
         self.count(if reply.status < 300 { "HTTP success" } else { "HTTP refusal" });
@@ -361,6 +372,7 @@ impl World {
         for action in actions {
             match action {
                 HubAction::Send { conn, frame } => {
+                    self.look_at_frame_down(conn, &frame);
                     if let Some(link) = self.links.get_mut(&conn)
                         && link.device_end
                         && !link.silent
@@ -377,11 +389,17 @@ impl World {
                 }
                 HubAction::Authenticate(ticket) => {
                     let token = ticket.question().reveal();
-                    let user = (!self.expired_tokens.contains(token)).then(|| user_of(token));
-                    self.server.hub.authenticated(ticket, user.map(Into::into));
+                    let is_good = !self.expired_tokens.contains(token);
+                    let user = is_good.then(|| user_with_claims(token));
+                    if is_good {
+                        let token = token.to_owned();
+                        let conn = self.server.hub.asking(&ticket);
+                        self.bears(conn, Some(&token));
+                    }
+                    self.server.hub.authenticated(ticket, user);
                 }
                 HubAction::Reply { call, reply } if call > STRANGERS => {
-                    self.replied(&reply);
+                    self.replied(call, &reply);
                 }
                 HubAction::Reply { call, reply } => self.reply(call, reply),
                 HubAction::Wake(conn) => {
