@@ -30,6 +30,9 @@ impl Session {
         let all = all.filter(|(_, it)| it.is_related() && it.looks.have_moved(rings));
         let all: Vec<_> = all.map(|(collection, _)| collection.clone()).collect();
         self.subscriptions.values_mut().for_each(|it| it.looks.pass(rings.published()));
+        if !all.is_empty() {
+            self.hide_verdicts(cx);
+        }
         all.iter().for_each(|collection| self.begin_again(collection, cx));
     }
 

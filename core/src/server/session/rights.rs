@@ -96,6 +96,7 @@ impl Session {
     /// Asks again for every stream if its user may still see what it shows. One of whom that is not so
     /// ends, and one that shows other records now begins again.
     pub(super) fn recheck_rights(&mut self, cx: &mut InputContext<'_, '_>) {
+        self.hide_verdicts(cx);
         let collections: Vec<_> = self.subscriptions.keys().cloned().collect();
         for collection in collections {
             if self.closed {
@@ -116,6 +117,14 @@ impl Session {
             read.stale = true;
             let again = (read.collection.clone(), read.filter.clone());
             self.wanted.push_front(again);
+        }
+    }
+
+    /// Lets no verdict that waits show what was judged by the rights from before. On the next connection a
+    /// write that failed is judged by those of now.
+    pub(super) fn hide_verdicts(&mut self, cx: &mut InputContext<'_, '_>) {
+        if self.verdicts.hide_records() {
+            self.close(1013, "the rights of this user have changed", cx);
         }
     }
 

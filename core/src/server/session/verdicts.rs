@@ -186,6 +186,23 @@ impl Verdicts {
         self.held.entry(number).or_insert(PendingVerdict { at, message });
     }
 
+    /// The rights of the user have changed: held acks tell nothing of their records any more. Returns `true` if
+    /// an error is held that shows one, which can't do without.
+    pub(super) fn hide_records(&mut self) -> bool {
+        let mut shown = false;
+        for held in self.held.values_mut() {
+            match &mut held.message {
+                VerdictMessage::InPlace(ack) | VerdictMessage::Ack(ack) => ack.echo = None,
+                VerdictMessage::Unit(acks) => acks.iter_mut().for_each(|it| it.ack.echo = None),
+                VerdictMessage::Error(error) | VerdictMessage::UnitError(error, _) => {
+                    let failed = error.failed.iter().any(|member| member.current.is_some());
+                    shown |= failed || error.current.is_some();
+                }
+            }
+        }
+        shown
+    }
+
     /// Takes out a verdict that is due.
     pub(super) fn take_due(&mut self, number: MutationNumber) -> Option<DueVerdict> {
         Some(match self.held.remove(&number)?.message {

@@ -413,6 +413,32 @@ fn hidden_records_are_deletes_without_content() {
 }
 
 #[test]
+fn a_verdict_that_waits_shows_nothing_by_earlier_rights() {
+    for told in ["rights", "nothing"] {
+        let mut world = World::new();
+        world.elsewhere("a", insert("{\"n\":1}"));
+        world.connect_resumable(1);
+        world.subscribe(1, None);
+        world.settle();
+        world.took(1);
+        // the conflict waits until the stream has shown the change
+        world.elsewhere("a", update("{\"n\":2,\"secret\":1}"));
+        world.write(1, 1, "update a", r#"{"n":3}"#, 1);
+        world.commit_and_answer();
+        assert_eq!(world.took(1), Vec::<String>::new());
+        if told == "rights" {
+            world.policy = Box::new(Guarded);
+            world.input(1, SessionInput::RightsChanged);
+            assert_eq!(world.conns[&1].closed, Some(1013));
+            assert!(!world.took_raw(1).concat().contains("secret"));
+        } else {
+            world.settle();
+            assert!(world.took_raw(1).concat().contains("CONFLICT"));
+        }
+    }
+}
+
+#[test]
 fn a_ring_without_documents_sends_partial_readers_to_the_store() {
     let mut world = World::new();
     world.policy = Box::new(Guarded);
