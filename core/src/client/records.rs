@@ -257,7 +257,9 @@ impl Records<'_> {
                 row.updated_at = row.updated_at.max(entry.written_at);
             }
         }
-        if withheld && row.server.is_none() {
+        // out of place an ack brings nothing into sight: the stream has told of it, or will
+        let in_place = matches!(taken, Taken::InPlace { .. });
+        if withheld && !(in_place && row.server.is_some()) {
             let seq = self.stream.row.learnt(Some(&row));
             self.stream.row.withhold(id, &mut row, seq);
         }
