@@ -7,7 +7,7 @@ use synclayer_core::Document;
 use crate::draw::Draw;
 use crate::guarantees::{STRANGER, Write, is_permanent};
 use crate::invariants::Invariant;
-use crate::plan::collections;
+use crate::plan::{Plan, collections};
 use crate::ruling;
 use crate::run::Run;
 use crate::scoping::Scoping;
@@ -113,11 +113,7 @@ impl Run {
                 .plan
                 .thin
                 .map_or_else(String::new, |thin| format!(r#","pad":"{}""#, "x".repeat(thin.pad)));
-            let fields = match (self.plan.scoping, self.plan.ruling) {
-                (_, Some(_)) => ruling::fields(n, &user, true),
-                (Some(_), None) => Scoping::fields(n).0,
-                (None, None) => String::new(),
-            };
+            let (fields, _) = moving(&self.plan, n, &user, true);
             let comma = if fields.is_empty() { "" } else { "," };
             let json = format!(r#"{{"hot":[0,{n}],"t{n}":{n}{pad}{comma}{fields}}}"#);
             let made = world.save(device, collection, id, &json);
@@ -170,13 +166,8 @@ impl Run {
                     log.push(n.to_string());
                     update(world, format!(r#"{{"log":[{}]}}"#, log.join(",")), &[])
                 }
-                AppWrite::Move if self.plan.ruling.is_some() => {
-                    write.unique = true;
-                    let fields = ruling::fields(n, &user, false);
-                    update(world, format!(r#"{{{fields},"hot":[{saw},{n}],"t{n}":{n}}}"#), &[])
-                }
                 AppWrite::Move => {
-                    let (fields, unset) = Scoping::fields(n);
+                    let (fields, unset) = moving(&self.plan, n, &user, false);
                     let fields = if fields.is_empty() { "\"room\":1".into() } else { fields };
                     write.unique = true;
                     update(world, format!(r#"{{{fields},"t{n}":{n}}}"#), &unset)
@@ -191,7 +182,7 @@ impl Run {
                     let all: Vec<_> = fields.chain([format!("\"hot\":[{saw},{n}]")]).collect();
                     world.save(device, collection, id, &format!("{{{}}}", all.join(",")))
                 }
-                // who hides a record from himself keeps what he wrote until he catches up again
+                // they see what others hide
                 AppWrite::Hide if user == "guest" => {
                     update(world, format!(r#"{{"hot":[{saw},{n}]}}"#), &[])
                 }
@@ -313,6 +304,20 @@ impl Run {
             }
         }
     }
+}
+
+/// Fields that put a record into other scopes and hands, and those to be removed.
+fn moving(plan: &Plan, n: u64, author: &str, is_new: bool) -> (String, Vec<&'static str>) {
+    let (mut fields, mut unset) = (Vec::new(), Vec::new());
+    if plan.scoping.is_some() {
+        let (set, removed) = Scoping::fields(n);
+        fields.extend(Some(set).filter(|set| !set.is_empty()));
+        unset = removed;
+    }
+    if plan.ruling.is_some() {
+        fields.push(ruling::fields(n, author, is_new));
+    }
+    (fields.join(","), unset)
 }
 
 /// A record with another value of a field.

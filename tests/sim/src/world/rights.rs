@@ -214,6 +214,13 @@ impl World {
         }
     }
 
+    /// Returns `true` if tokens of a connection are checked, each of which makes the answer about the one
+    /// before it late.
+    pub(super) fn checks_tokens(&self, conn: ConnId) -> bool {
+        let bearers = self.rights.as_ref().and_then(|rights| rights.bearers.get(&conn));
+        bearers.is_some_and(|bearers| bearers.len() > 1)
+    }
+
     /// A stranger calls with a token.
     pub(super) fn calls_with(&mut self, call: CallId, token: Option<&str>) {
         if let (Some(rights), Some(token)) = (&mut self.rights, token) {
@@ -228,7 +235,8 @@ impl World {
         let Some(rights) = &mut self.rights else { return };
         let Some(bearers) = rights.bearers.get_mut(&conn) else { return };
         if bearers.len() > 1 && find(frame, b"\"type\":\"authenticated\"") {
-            bearers.pop_front();
+            // of several tokens only the last one counts
+            bearers.drain(..bearers.len() - 1);
         }
         let Some(by) = bearers.front().cloned() else { return };
         if find(frame, b"\"reason\":\"filter\"") {
