@@ -161,9 +161,11 @@ pub enum EventKind {
         write: Option<WriteId>,
         /// The writes that the outcome replaces.
         merged: Vec<WriteId>,
-        /// The transaction that ends by this: `write` goes on in the place of its last member, and has
-        /// its fate. So it is at plain servers alone, which may have that member.
+        /// The transaction of which a member goes on in `write`, outside of it: it is taken when `write`
+        /// is too. So it is at plain servers alone, which may have that member.
         transaction: Option<WriteId>,
+        /// `true` if that was its last member: no other event tells of the transaction's end.
+        ends: bool,
     },
     /// The app's resolver has not decided a conflict: it panicked, or said that it can't. The later
     /// write of each field wins instead. Nothing else is lost, and the resolver is asked again at

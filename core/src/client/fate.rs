@@ -2,7 +2,8 @@
 //!
 //! Only writes that somebody follows are kept here. A write is known by its place in the outbox, so
 //! one that joined another shares its place and its fate. Where a conflict strategy collapses
-//! writes into one, they share the fate of the outcome.
+//! writes into one, they share the fate of the outcome. A transaction of which a member goes on in a
+//! write of its own is taken when both are.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -63,7 +64,8 @@ enum Followed {
 #[derive(Clone, Default)]
 pub(crate) struct Fates {
     next: u64,
-    writes: BTreeMap<FateId, Followed>,
+    /// All that must be taken before a follower is told that it is.
+    writes: BTreeMap<FateId, BTreeSet<Followed>>,
     followers: BTreeSet<(Followed, FateId)>,
     /// Fates that count from when this commit is durable: a crash before it brings the write back.
     held: VecDeque<(CommitNumber, FateId, Fate)>,
@@ -82,8 +84,7 @@ impl Fates {
 
     fn begin(&mut self, followed: Followed) -> FateId {
         let id = self.next_id();
-        self.writes.insert(id, followed);
-        self.followers.insert((followed, id));
+        self.await_too(id, followed);
         id
     }
 
@@ -96,9 +97,10 @@ impl Fates {
 
     /// Nobody wants to be told any more.
     pub(crate) fn unfollow(&mut self, id: FateId) {
-        match self.writes.remove(&id) {
-            Some(followed) => drop(self.followers.remove(&(followed, id))),
-            None => self.held.retain(|(_, held, _)| *held != id),
+        if self.writes.contains_key(&id) {
+            self.forget(id);
+        } else {
+            self.held.retain(|(_, held, _)| *held != id);
         }
     }
 
@@ -121,7 +123,8 @@ impl Fates {
                 Level::Plain => Fate::Settled,
             };
             // the server has it, whatever this side still remembers of that
-            return self.take(followed).into_iter().map(|id| (id, fate.clone())).collect();
+            let ids = self.take(followed).into_iter();
+            return ids.filter(|id| self.is_at_rest(*id)).map(|id| (id, fate.clone())).collect();
         }
         if let EventKind::TransactionFailed { transaction, code, message, .. } = event {
             let (code, message) = (code.clone(), message.clone());
@@ -134,10 +137,10 @@ impl Fates {
             let all = with.iter().chain([write]);
             all.for_each(|write| self.decide(Followed::Write(*write), &fate, commit));
         }
-        if let EventKind::ConflictResolved { write, merged, transaction, .. } = event {
+        if let EventKind::ConflictResolved { write, merged, transaction, ends, .. } = event {
             self.merge(merged, *write, &Fate::GivenUp, commit);
             if let (Some(outcome), Some(transaction)) = (write, transaction) {
-                self.pass_on(Followed::Transaction(*transaction), *outcome);
+                self.go_on(Followed::Transaction(*transaction), *outcome, *ends);
             }
         }
         if let EventKind::OperationsMerged { write, merged, .. } = event {
@@ -175,28 +178,61 @@ impl Fates {
 
     /// Lets the followers of this follow its outcome from now on.
     fn pass_on(&mut self, followed: Followed, outcome: WriteId) {
-        let outcome = Followed::Write(outcome);
-        for id in self.take(followed) {
-            self.writes.insert(id, outcome);
-            self.followers.insert((outcome, id));
+        self.go_on(followed, outcome, true);
+    }
+
+    /// Lets the followers of this follow the outcome of a part too, and no more than that where
+    /// nothing else is left of it.
+    fn go_on(&mut self, followed: Followed, outcome: WriteId, ends: bool) {
+        let ids = if ends { self.take(followed) } else { self.following(followed) };
+        for id in ids {
+            self.await_too(id, Followed::Write(outcome));
         }
     }
 
     fn decide(&mut self, followed: Followed, fate: &Fate, commit: CommitNumber) {
-        for id in self.take(followed) {
+        for id in self.following(followed) {
+            self.forget(id);
             self.held.push_back((commit, id, fate.clone()));
         }
     }
 
+    fn await_too(&mut self, id: FateId, followed: Followed) {
+        self.writes.entry(id).or_default().insert(followed);
+        self.followers.insert((followed, id));
+    }
+
+    /// The followers of a write or a transaction.
+    fn following(&self, followed: Followed) -> Vec<FateId> {
+        let of = self.followers.range((followed, FateId(0))..=(followed, FateId(u64::MAX)));
+        of.map(|(_, id)| *id).collect()
+    }
+
     /// The followers of a write or a transaction, which are no longer that.
     fn take(&mut self, followed: Followed) -> Vec<FateId> {
-        let of = self.followers.range((followed, FateId(0))..=(followed, FateId(u64::MAX)));
-        let ids: Vec<_> = of.map(|(_, id)| *id).collect();
+        let ids = self.following(followed);
         for id in &ids {
             self.followers.remove(&(followed, *id));
-            self.writes.remove(id);
+            if let Some(awaited) = self.writes.get_mut(id) {
+                awaited.remove(&followed);
+            }
         }
         ids
+    }
+
+    /// Forgets a follower that has nothing left to wait for. Returns `true` if it had not.
+    fn is_at_rest(&mut self, id: FateId) -> bool {
+        let is_at_rest = self.writes.get(&id).is_none_or(BTreeSet::is_empty);
+        if is_at_rest {
+            self.writes.remove(&id);
+        }
+        is_at_rest
+    }
+
+    fn forget(&mut self, id: FateId) {
+        for followed in self.writes.remove(&id).into_iter().flatten() {
+            self.followers.remove(&(followed, id));
+        }
     }
 }
 
@@ -220,8 +256,22 @@ mod tests {
     fn resolved(write: Option<u64>, merged: &[u64]) -> EventKind {
         let merged = merged.iter().map(|write| WriteId(*write)).collect();
         let (collection, record_id) = place();
-        let write = write.map(WriteId);
-        EventKind::ConflictResolved { collection, record_id, write, merged, transaction: None }
+        let (write, transaction) = (write.map(WriteId), None);
+        let ends = false;
+        EventKind::ConflictResolved { collection, record_id, write, merged, transaction, ends }
+    }
+
+    /// A member of a transaction goes on in a write of its own.
+    fn goes_on(member: u64, transaction: u64, write: u64, ends: bool) -> EventKind {
+        let (collection, record_id) = place();
+        let (write, merged) = (Some(WriteId(write)), vec![WriteId(member)]);
+        let transaction = Some(WriteId(transaction));
+        EventKind::ConflictResolved { collection, record_id, write, merged, transaction, ends }
+    }
+
+    fn transaction_synced(transaction: u64) -> EventKind {
+        let transaction = WriteId(transaction);
+        EventKind::TransactionSynced { transaction, level: Level::Plain }
     }
 
     fn failed(write: u64, with: &[u64]) -> EventKind {
@@ -283,15 +333,40 @@ mod tests {
     fn a_transaction_that_ends_in_a_write_shares_its_fate() {
         let mut fates = Fates::default();
         let id = fates.follow_transaction(WriteId(1));
-        let (collection, record_id) = place();
-        let (write, transaction) = (Some(WriteId(9)), Some(WriteId(1)));
-        let merged = vec![WriteId(2)];
-        let ends =
-            EventKind::ConflictResolved { collection, record_id, write, merged, transaction };
-        assert_eq!(fates.hear(&ends, CommitNumber(1)), []);
+        assert_eq!(fates.hear(&goes_on(2, 1, 9, true), CommitNumber(1)), []);
         assert_eq!(fates.hear(&resolved(Some(10), &[9]), CommitNumber(1)), []);
         let told = fates.hear(&synced(10, Level::Plain), CommitNumber(1));
         assert_eq!(told, [(id, Fate::Settled)]);
+    }
+
+    #[test]
+    fn a_transaction_waits_for_its_members_that_go_on_alone() {
+        let mut fates = Fates::default();
+        let id = fates.follow_transaction(WriteId(1));
+        assert_eq!(fates.hear(&goes_on(1, 1, 9, false), CommitNumber(1)), []);
+        assert_eq!(fates.hear(&goes_on(2, 1, 10, false), CommitNumber(1)), []);
+        assert_eq!(fates.hear(&transaction_synced(1), CommitNumber(1)), []);
+        assert_eq!(fates.hear(&synced(10, Level::Plain), CommitNumber(1)), []);
+        assert_eq!(fates.hear(&resolved(Some(11), &[9]), CommitNumber(1)), []);
+        let told = fates.hear(&synced(11, Level::Plain), CommitNumber(1));
+        assert_eq!(told, [(id, Fate::Settled)]);
+        assert!(fates.is_empty());
+    }
+
+    #[test]
+    fn a_transaction_s_fate_is_that_of_the_first_part_that_is_not_taken() {
+        for first_is_lost in [true, false] {
+            let mut fates = Fates::default();
+            let id = fates.follow_transaction(WriteId(1));
+            assert_eq!(fates.hear(&goes_on(1, 1, 9, false), CommitNumber(1)), []);
+            if !first_is_lost {
+                assert_eq!(fates.hear(&transaction_synced(1), CommitNumber(1)), []);
+            }
+            assert_eq!(fates.hear(&failed(9, &[]), CommitNumber(1)), []);
+            assert_eq!(fates.hear(&transaction_synced(1), CommitNumber(1)), []);
+            assert_eq!(fates.durable(CommitNumber(1)), [(id, refused())]);
+            assert!(fates.is_empty());
+        }
     }
 
     #[test]
@@ -318,6 +393,10 @@ mod tests {
         fates.unfollow(a);
         assert_eq!(fates.hear(&failed(2, &[]), CommitNumber(1)), []);
         fates.unfollow(b);
+        let c = fates.follow_transaction(WriteId(3));
+        assert_eq!(fates.hear(&goes_on(3, 3, 9, false), CommitNumber(1)), []);
+        fates.unfollow(c);
+        assert_eq!(fates.hear(&synced(9, Level::Plain), CommitNumber(1)), []);
         assert!(fates.is_empty());
         assert_eq!(fates.durable(CommitNumber(1)), []);
     }

@@ -259,17 +259,35 @@ impl Records<'_> {
             left.push((write, entry.clone()));
             self.outbox.replace(edit, Some(write).filter(|_| !fresh), entry);
         }
+        self.tell_resolved(edit, id, entries, (write, fresh));
+        left
+    }
+
+    /// Tells the app what became of writes that the strategy has decided about, and of their transaction.
+    fn tell_resolved(
+        &self,
+        edit: &mut Edit<'_>,
+        id: &RecordId,
+        entries: &[(WriteId, Entry)],
+        (write, fresh): (Option<WriteId>, bool),
+    ) {
+        let unit = entries.first().and_then(|(_, entry)| entry.unit);
         let merged = entries.iter().map(|(write, _)| *write).collect();
         let ended = unit.filter(|unit| !self.outbox.waits(*unit));
-        let transaction = ended.filter(|_| write.is_some()).map(|unit| unit.first);
+        let goes_on = unit.filter(|_| fresh && write.is_some());
+        let place = || (self.collection.clone(), id.clone());
         let (collection, record_id) = place();
-        let resolved =
-            EventKind::ConflictResolved { collection, record_id, write, merged, transaction };
-        edit.event(resolved);
+        edit.event(EventKind::ConflictResolved {
+            collection,
+            record_id,
+            write,
+            merged,
+            transaction: goes_on.map(|unit| unit.first),
+            ends: goes_on.is_some() && ended.is_some(),
+        });
         if let Some(unit) = ended.filter(|_| write.is_none()) {
             edit.give_up(unit, place());
         }
-        left
     }
 }
 

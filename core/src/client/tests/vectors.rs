@@ -265,9 +265,9 @@ impl Bench {
                 format!("status {collection}{cache}{}", word(catching_up, "catching-up"))
             }
             // most writes are of no transaction
-            Output::Event(event) => {
-                format!("event {:?}", event.kind).replace(", transaction: None", "")
-            }
+            Output::Event(event) => format!("event {:?}", event.kind)
+                .replace(", transaction: None", "")
+                .replace(", ends: false", ""),
             Output::Halted(error) => format!("halted {error}"),
             Output::Synced { id, outcome: Ok(()) } => format!("synced {}", id.0),
             Output::Synced { id, outcome: Err(failures) } => {

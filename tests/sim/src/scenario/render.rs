@@ -81,9 +81,12 @@ fn kind(kind: &EventKind) -> (String, Value) {
             ("transactionFailed", of_transaction(more, Some(*transaction)))
         }
         EventKind::ConflictDetected { .. } => ("conflictDetected", json!({})),
-        EventKind::ConflictResolved { write, merged, transaction, .. } => {
+        EventKind::ConflictResolved { write, merged, transaction, ends, .. } => {
             let write = write.map(|write| write.0);
-            let more = json!({"write": write, "merged": positions(merged)});
+            let mut more = json!({"write": write, "merged": positions(merged)});
+            if *ends {
+                more["ends"] = true.into();
+            }
             ("conflictResolved", of_transaction(more, *transaction))
         }
         EventKind::ResolverFailed { reason, .. } => ("resolverFailed", json!({"reason": reason})),
