@@ -452,8 +452,7 @@ impl Stream {
 
     /// A catch-up is complete, and verified.
     pub(super) fn caught_up(&mut self, cursor: Cursor) {
-        self.row.cursor = Some(cursor);
-        self.row.resume = None;
+        self.arrive_at(cursor);
         self.row.behind = false;
         self.phase = Phase::Live;
         self.awaited_since = None;

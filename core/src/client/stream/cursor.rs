@@ -34,6 +34,7 @@ impl Stream {
             && seq > self.reached()
         {
             self.row.cursor = Some(Cursor { epoch: epoch.clone(), seq });
+            self.row.history = None;
         }
     }
 
@@ -45,20 +46,23 @@ impl Stream {
             Some(after) => {
                 let after = after.clone();
                 self.row.resume = Some(Resume::Snapshot { epoch, snapshot_seq, after });
+                self.row.history = None;
             }
-            None => {
-                self.row.cursor = Some(Cursor { epoch, seq: snapshot_seq });
-                self.row.resume = None;
-            }
+            None => self.arrive_at(Cursor { epoch, seq: snapshot_seq }),
         }
     }
 
     /// The first scope was loaded, without a cursor: it begins where that load began.
     pub(in super::super) fn begin_cursor(&mut self, epoch: Epoch, seq: Seq) {
         if self.row.cursor.is_none() {
-            self.row.cursor = Some(Cursor { epoch, seq });
-            self.row.resume = None;
+            self.arrive_at(Cursor { epoch, seq });
         }
+    }
+
+    /// All that was under way has led to this cursor.
+    pub(super) fn arrive_at(&mut self, cursor: Cursor) {
+        self.row.cursor = Some(cursor);
+        (self.row.resume, self.row.history) = (None, None);
     }
 
     /// The collection is asked for whole, from the beginning.
@@ -118,12 +122,7 @@ impl Stream {
     /// word, and where there is no place to go on from, nothing is known.
     pub(in super::super) fn meet_epoch(&mut self, now: &Epoch) {
         self.in_doubt = false;
-        let resume = self.row.resume.as_ref().map(|resume| match resume {
-            Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. } => epoch,
-        });
-        let load = || self.row.set.as_ref()?.loads().next().map(|load| &load.epoch);
-        let cursor = self.row.cursor.as_ref().map(|cursor| &cursor.epoch);
-        match cursor.or(resume).or_else(load) {
+        match self.epoch() {
             Some(epoch) if epoch == now || !self.row.behind => {
                 self.trusted = epoch == now;
             }
@@ -133,6 +132,17 @@ impl Stream {
                 self.trusted = true;
             }
         }
+    }
+
+    /// The epoch in which was learnt what is held, as far as a place in it tells.
+    fn epoch(&self) -> Option<&Epoch> {
+        let StreamRow { cursor, resume, history, set, .. } = &self.row;
+        let resume = resume.as_ref().map(|resume| match resume {
+            Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. } => epoch,
+        });
+        let load = || set.as_ref()?.loads().next().map(|load| &load.epoch);
+        let cursor = cursor.as_ref().map(|cursor| &cursor.epoch);
+        cursor.or(resume).or_else(load).or(history.as_ref())
     }
 
     /// A snapshot begins. Knowledge of the server's present history stays: acks of this
@@ -151,7 +161,7 @@ impl Stream {
         let changed = self.row.rights != rights;
         self.row.rights = rights;
         if changed && mode == Mode::Snapshot {
-            self.row.resume = None;
+            self.drop_resume();
         }
     }
 
@@ -188,15 +198,23 @@ impl Stream {
         self.refreshing = false;
         self.row.generation += 1;
         self.drop_cursor();
+        self.row.history = None;
         if let Some(set) = &mut self.row.set {
             set.begin_anew();
         }
     }
 
+    /// Forgets the place from which to go on. What is held still counts in its epoch, also if nothing
+    /// is taken in before the connection breaks.
     pub(super) fn drop_cursor(&mut self) {
+        self.drop_resume();
         self.row.cursor = None;
-        self.row.resume = None;
         self.row.behind = false;
+    }
+
+    fn drop_resume(&mut self) {
+        self.row.history = self.epoch().cloned();
+        self.row.resume = None;
     }
 
     /// Asks for everything above a seq again.

@@ -12,7 +12,7 @@ use super::set::{HeldSet, put_scope, take_scope};
 use crate::protocol::codec::{Reader, put_bytes, put_i64, put_part, put_u64};
 use crate::protocol::hash::{Checksum, RightsTag};
 use crate::protocol::message::{Cursor, Resume};
-use crate::protocol::name::{RecordId, Seq};
+use crate::protocol::name::{Epoch, RecordId, Seq};
 use crate::protocol::time::Timestamp;
 use crate::rules::scope::NamedScope;
 use crate::store::StoreError;
@@ -22,6 +22,9 @@ use crate::store::StoreError;
 pub(crate) struct StreamRow {
     pub(crate) cursor: Option<Cursor>,
     pub(crate) resume: Option<Resume>,
+    /// The epoch in which was learnt what is held, while neither of the two tells it: a snapshot has
+    /// begun, and none of its pages was taken in yet.
+    pub(crate) history: Option<Epoch>,
     /// The rights by which the server has shown what led there.
     pub(crate) rights: Option<RightsTag>,
     /// `true` if the cursor is behind the stored records, so that it is invalid in another epoch
@@ -70,12 +73,13 @@ pub(crate) enum LossDecision {
 }
 
 /// The tags of a stream's parts: its loss, the seq above which writes were forgotten, its scopes, and
-/// those that are kept.
+/// those that are kept, its rights, and its history.
 const LOSS: u8 = 1;
 const FORGOTTEN_ABOVE: u8 = 2;
 const SET: u8 = 3;
 const KEPT: u8 = 4;
 const RIGHTS: u8 = 5;
+const HISTORY: u8 = 6;
 
 impl Loss {
     /// The generation that stands for records which a plain server lacks: those that the next
@@ -189,12 +193,18 @@ impl StreamRow {
             put_u64(&mut part, rights.0);
             put_part(&mut out, RIGHTS, &part);
         }
+        if let Some(history) = &self.history {
+            let mut part = Vec::new();
+            put_bytes(&mut part, history.as_bytes());
+            put_part(&mut out, HISTORY, &part);
+        }
         out
     }
 
     fn has_parts(&self) -> bool {
         let has_scopes = self.set.is_some() || !self.kept.is_empty();
-        self.loss.is_some() || self.forgotten_above > Seq(0) || has_scopes || self.rights.is_some()
+        let has_loss = self.loss.is_some() || self.forgotten_above > Seq(0);
+        has_loss || has_scopes || self.rights.is_some() || self.history.is_some()
     }
 
     /// Returns `true` if a record is stored that the server has not shown.
@@ -242,6 +252,7 @@ impl StreamRow {
         let mut stream = Self {
             cursor,
             resume,
+            history: None,
             rights: None,
             behind,
             generation: row.u64()?,
@@ -272,6 +283,10 @@ impl StreamRow {
         }
         if let Some(mut part) = row.part(RIGHTS)? {
             stream.rights = Some(RightsTag(part.u64()?));
+            part.end()?;
+        }
+        if let Some(mut part) = row.part(HISTORY)? {
+            stream.history = Some(epoch(&mut part)?);
             part.end()?;
         }
         if stream.has_parts() {

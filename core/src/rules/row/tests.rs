@@ -120,7 +120,8 @@ fn streams() -> impl Strategy<Value = StreamRow> {
     let behind = any::<bool>();
     let kept = proptest::collection::btree_set(scopes(), 0..3);
     let rights = optional(any::<u64>().prop_map(RightsTag));
-    let parts = (losses(), prop_oneof![Just(0), any::<u64>()], optional(sets()), kept, rights);
+    let above = prop_oneof![Just(0), any::<u64>()];
+    let parts = (losses(), above, optional(sets()), kept, rights, optional(epochs()));
     (optional(cursor), optional(resume), behind, numbers, optional(plain), parts).prop_map(
         |(
             cursor,
@@ -128,10 +129,11 @@ fn streams() -> impl Strategy<Value = StreamRow> {
             behind,
             (generation, count, checksum),
             plain,
-            (loss, above, set, kept, rights),
+            (loss, above, set, kept, rights, history),
         )| StreamRow {
             cursor,
             resume,
+            history,
             rights,
             behind,
             generation,
@@ -256,7 +258,8 @@ proptest! {
         // rows of earlier versions lack the last parts
         let has_scopes = stream.set.is_some() || !stream.kept.is_empty();
         let has_parts = stream.loss.is_some() || stream.forgotten_above > Seq(0) || has_scopes;
-        let later = stream.plain.is_some() || has_parts || stream.rights.is_some();
+        let rights = stream.rights.is_some() || stream.history.is_some();
+        let later = stream.plain.is_some() || has_parts || rights;
         prop_assert!(later || whole(&stream.encode(), StreamRow::decode));
         prop_assert_eq!(StreamRow::decode(stream.encode().into()).unwrap(), stream);
     }
