@@ -199,7 +199,7 @@ impl Fallback {
     }
 
     /// Returns this time, or that until which the server wants to be left alone, if that is later.
-    fn rested(&self, at: Mono) -> Mono {
+    pub(super) fn rested(&self, at: Mono) -> Mono {
         self.rest_until.map_or(at, |until| until.max(at))
     }
 

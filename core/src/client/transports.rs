@@ -177,16 +177,18 @@ impl Client {
             self.portions.steps() + self.pacing.breaks_to_judge() + self.streams.breaks_to_judge();
         let used_up = self.config.max_reconnect_attempts;
         let used_up = used_up.is_some_and(|max| self.link.attempts() >= max + further);
-        let at_least = self.fallback.rest(self.now.mono, Duration::ZERO);
+        let now = self.now.mono;
+        let rest = self.resting();
+        let free_from = rest.unwrap_or(now);
         let until = if !used_up {
             let longest = self.longest_backoff();
             let (config, attempts) = (&self.config, self.link.attempts());
             let wait = backoff(&mut self.random, config.reconnect_delay, attempts, longest);
             self.link.count_attempt();
-            Some(self.now.mono + at_least + wait)
+            Some(free_from + wait)
         } else if self.config.http {
             let wait = SLOW_PACE - self.random.below(SLOW_PACE / 10);
-            Some(self.now.mono + at_least.max(wait))
+            Some(free_from.max(now + wait))
         } else {
             None
         };
@@ -201,8 +203,8 @@ impl Client {
                 "the tries to connect are used up{last}; connect() begins anew"
             ));
         }
-        if at_least > Duration::ZERO {
-            self.fallback.postpone(self.now.mono + at_least);
+        if let Some(rest) = rest {
+            self.fallback.postpone(rest);
         }
     }
 
@@ -261,7 +263,7 @@ impl Client {
 
     /// When the next exchange comes after one that has failed.
     pub(super) fn poll_later(&mut self) {
-        let at_least = self.fallback.rest(self.now.mono, Duration::ZERO);
+        let (now, rest) = (self.now.mono, self.resting());
         let (failures, longest) = (self.fallback.failures(), self.longest_backoff());
         let delay = self.config.reconnect_delay;
         let wait = if self.config.uses_websocket() {
@@ -273,9 +275,9 @@ impl Client {
         };
         self.fallback.count_failure();
         let auto = self.config.enable_auto_sync || !self.syncs.is_empty();
-        self.fallback.set_poll(auto.then(|| self.now.mono + at_least + wait));
-        if at_least > Duration::ZERO {
-            self.link.postpone(self.now.mono + at_least);
+        self.fallback.set_poll(auto.then(|| rest.unwrap_or(now) + wait));
+        if let Some(rest) = rest {
+            self.link.postpone(rest);
         }
     }
 
@@ -308,8 +310,7 @@ impl Client {
         {
             let soon =
                 self.now.mono + self.random.below(self.config.reconnect_delay.saturating_mul(4));
-            let soon = self.resting().map_or(soon, |rest| rest.max(soon));
-            self.link.hasten(soon);
+            self.link.hasten(self.fallback.rested(soon));
         }
     }
 
