@@ -246,9 +246,9 @@ impl Client {
         }
     }
 
-    /// Calls of `synced` wait for the next exchange: at once, or a while after one in which a
-    /// collection could not be pulled.
-    pub(super) fn poll_for_syncs(&mut self) {
+    /// Something waits for the next exchange: at once, or a while after one in which a collection could
+    /// not be pulled; not before a time.
+    pub(super) fn poll_soon(&mut self, from: Mono) {
         let (now, troubles) = (self.now.mono, self.fallback.troubles());
         let wait = match troubles {
             0 => Duration::ZERO,
@@ -258,7 +258,7 @@ impl Client {
                 late(&mut self.random, limit)
             }
         };
-        self.fallback.poll_by(now + wait);
+        self.fallback.poll_by(from.max(now + wait));
     }
 
     /// When the next exchange comes after one that has failed.

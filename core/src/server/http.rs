@@ -340,7 +340,7 @@ impl ReadCall {
                 resumable::page(self.request.reader(), from, (&set, rights), pulled)
             }
             (_, Ok(ReadAnswer::Refused { code: ErrorCode::ServerError, message })) => {
-                Reply::later(503, &ErrorCode::ServerError, &message, BUILDING)
+                Reply::building(&self.request.reader().collection, &message)
             }
             (_, Ok(ReadAnswer::Refused { code, message })) => Reply::error(code, &message),
             (
@@ -379,12 +379,27 @@ impl Reply {
     /// The refusal of something that may be asked again after a time.
     fn later(status: u16, code: &ErrorCode, message: &str, wait: Duration) -> Self {
         let millis = millis(wait);
-        let mut body = error_body(code, message);
-        body.pop();
-        body.extend_from_slice(format!(",\"retryAfterMs\":{millis}}}").as_bytes());
-        let mut reply = Self::json(status, body);
+        let mut reply = Self::json(status, error_body(code, message));
+        reply.say_more("retryAfterMs", millis.to_string().as_bytes());
         reply.headers.push(("retry-after", millis.div_ceil(1000).to_string().into()));
         reply
+    }
+
+    /// Rows of this collection are being built: others are served meanwhile.
+    fn building(collection: &Collection, message: &str) -> Self {
+        let mut reply = Self::later(503, &ErrorCode::ServerError, message, BUILDING);
+        let mut name = Vec::new();
+        write_json_string(&mut name, collection);
+        reply.say_more("collection", &name);
+        reply
+    }
+
+    /// Adds a field to the object that the body is.
+    fn say_more(&mut self, name: &str, value: &[u8]) {
+        self.body.pop();
+        self.body.extend_from_slice(format!(",\"{name}\":").as_bytes());
+        self.body.extend_from_slice(value);
+        self.body.push(b'}');
     }
 
     /// Nothing has happened, and later it may.

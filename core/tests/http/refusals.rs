@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use synclayer_core::{
-    Command, ConnectionState, ErrorCode, EventKind, HttpAnswer, Timer, Token, Transport, Write,
+    ClientConfig, Command, ConnectionState, ErrorCode, EventKind, HttpAnswer, Timer, Token,
+    Transport, Write,
 };
 
 use crate::lone_replica::LoneReplica;
@@ -204,18 +205,25 @@ fn names_travel_in_bodies_where_the_server_offers_it() {
     assert!(lone.sent()[0].starts_with("GET /sync/a%2Fb?epoch=e1&seq=5"));
 }
 
-/// A replica of three collections, of which one's page is answered otherwise.
+/// A replica of two collections, of which one's page is answered otherwise.
 fn one_page_is_answered(status: u16, body: &str) -> LoneReplica {
-    let name = |name| synclayer_core::Collection::new(name).unwrap();
+    one_page_is_answered_with(status, None, body)
+}
+
+fn with_notes() -> ClientConfig {
     let mut config = http_only();
-    config.collections.insert(0, name("notes"));
-    let mut lone = LoneReplica::new(config);
+    config.collections.insert(0, synclayer_core::Collection::new("notes").unwrap());
+    config
+}
+
+fn one_page_is_answered_with(status: u16, wait: Option<u64>, body: &str) -> LoneReplica {
+    let mut lone = LoneReplica::new(with_notes());
     lone.save("b", r#"{"n":2}"#);
     lone.replica.synced(lone.now, &mut lone.actions);
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.answer_all(&[&pong(0, "")]);
     lone.sent();
-    lone.answer(status, body);
+    lone.answer_with(status, wait, body);
     lone
 }
 
@@ -244,6 +252,42 @@ fn whatever_is_answered_for_one_collection_the_others_go_on() {
         let wait = lone.replica.deadline().unwrap().0.since(lone.now.mono);
         assert!(wait <= Duration::from_secs(65), "it is tried again soon: {wait:?}");
     }
+}
+
+#[test]
+fn a_wait_for_one_collection_does_not_hold_the_others_up() {
+    let building = r#"{"error":"the scopes are being built","code":"SERVER_ERROR","retryAfterMs":1000,"collection":"notes"}"#;
+    let mut lone = one_page_is_answered_with(503, Some(1), building);
+    let sent = lone.sent();
+    assert!(sent[0].contains("todos"), "{sent:?}");
+    lone.answer(200, &first_page());
+    assert!(lone.sent()[0].starts_with("POST /sync/push"));
+
+    // it is asked for again when the server has said, then ever less often
+    let mut lone = LoneReplica::new(with_notes());
+    lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
+    let (mut waits, mut page) = (Vec::new(), first_page());
+    for _ in 0..4 {
+        lone.answer(200, &pong(0, ""));
+        let sent = lone.sent();
+        assert!(sent.last().unwrap().starts_with("GET /sync/notes"), "{sent:?}");
+        lone.answer_with(503, Some(1), building);
+        assert!(lone.sent().last().unwrap().starts_with("GET /sync/todos"));
+        lone.answer(200, &core::mem::replace(&mut page, quiet_page(0)));
+        assert!(lone.sent().is_empty());
+        let wait = lone.replica.deadline().unwrap().0.since(lone.now.mono).as_millis();
+        waits.push(wait);
+        lone.pass(wait as u64);
+    }
+    assert!((1_000..=2_000).contains(&waits[0]), "{waits:?}");
+    assert!(waits.windows(2).all(|pair| pair[0] < pair[1]), "{waits:?}");
+
+    // from what stands before a server it holds for all
+    let mut lone = one_page_is_answered_with(503, Some(40), "<html>busy</html>");
+    assert!(lone.sent().is_empty());
+    let of_another = building.replace("notes", "todos");
+    let mut lone = one_page_is_answered_with(503, Some(40), &of_another);
+    assert!(lone.sent().is_empty());
 }
 
 #[test]

@@ -45,6 +45,9 @@ impl Client {
             HttpAnswer::Answered { status: status @ 200..=299, body, .. } => {
                 self.told(edit, asked, status, &body)
             }
+            HttpAnswer::Answered { body, .. } if self.takes_for_later(edit, &asked.what, &body) => {
+                Ok(())
+            }
             HttpAnswer::Answered { status, retry_after, body } => {
                 self.declined(edit, &asked.what, status, retry_after, &body)
             }
@@ -417,6 +420,24 @@ impl Client {
         if let Some(stream) = self.streams.get_mut(collection) {
             stream.pulled_in(self.exchanges);
         }
+    }
+
+    /// Takes in a refusal that is about the pulled collection alone, and says when to ask again: the
+    /// server serves the others. Returns `false` if it is none.
+    fn takes_for_later(&mut self, edit: &mut Edit<'_>, what: &What, body: &[u8]) -> bool {
+        let What::Page { collection, .. } = what else { return false };
+        let is_later = |told: &ErrorMessage| {
+            let is_later = told.code == ErrorCode::ServerError && told.retry_after_ms.is_some();
+            is_later && told.collection.as_ref() == Some(collection)
+        };
+        let Some(told) = refusal(body, &self.config.limits).filter(is_later) else { return false };
+        self.in_reach(edit);
+        self.not_pulled(edit, collection, told);
+        let retry_at = self.streams.get(collection).and_then(Stream::retry_at);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.again_at = exchange.again_at.into_iter().chain(retry_at).min();
+        }
+        true
     }
 
     /// Returns `true` if an error says that the server can't serve the scopes that were pulled.

@@ -108,6 +108,7 @@ impl Client {
             succeeded: false,
             troubled: false,
             moved: false,
+            again_at: None,
             declined: 0,
             asked: None,
             throttle: Throttle::default(),
@@ -257,10 +258,13 @@ impl Client {
             self.syncs.answer(edit, &outcome, which);
         }
         self.schedule_poll(troubled);
+        if let Some(again_at) = exchange.again_at.filter(|_| self.config.enable_auto_sync) {
+            self.poll_soon(again_at);
+        }
         self.fallback.end(self.now.mono);
         if !self.syncs.is_empty() && !self.pacing.is_held() {
             // called while the exchange was under way, or not fulfilled by it
-            self.poll_for_syncs();
+            self.poll_soon(self.now.mono);
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ pub(super) struct Exchange {
     troubled: bool,
     /// `true` if a page or a verdict has brought a place forward in it.
     moved: bool,
+    /// The time at which the server wants to be asked again about a collection, the earliest of them.
+    again_at: Option<Mono>,
     /// The number of pages in a row that were declined.
     declined: u32,
     asked: Option<Asked>,

@@ -336,7 +336,7 @@ impl Client {
         } else {
             self.schedule_poll(work.troubled);
             if !self.syncs.is_empty() && !self.pacing.is_held() {
-                self.poll_for_syncs();
+                self.poll_soon(now);
             } else if incomplete {
                 self.fallback.set_poll(Some(now + READ_AGAIN));
             }

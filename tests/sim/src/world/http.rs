@@ -209,8 +209,9 @@ impl World {
                     self.count("declined call");
                 }
                 self.devices[device].heard_late |= self.now.mono > asked_at + 2 * times::TOLERANCE;
-                if let (Some(wait), true, false) = (retry_after, asked == Some(id), overdue) {
-                    self.devices[device].rests_until = Some(self.now.mono + *wait);
+                let of_all = retry_after.filter(|_| !is_of_one_collection(body));
+                if let (Some(wait), true, false) = (of_all, asked == Some(id), overdue) {
+                    self.devices[device].rests_until = Some(self.now.mono + wait);
                 }
             }
             HttpAnswer::Failed(why) => {
@@ -417,4 +418,10 @@ impl World {
         let collections = self.config.collections.iter();
         collections.map(|name| (name.clone(), self.server.hub.head(name).0)).collect()
     }
+}
+
+/// Returns `true` if a refusal names the collection that it is about: others need not wait.
+fn is_of_one_collection(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(body)
+        .is_ok_and(|told| told["collection"].is_string())
 }

@@ -123,6 +123,7 @@ pub(in super::super) fn refusal(body: &[u8], limits: &Limits) -> Option<ErrorMes
     let message = body.error.text("error").unwrap_or(None);
     Some(ErrorMessage {
         retry_after_ms: body.retry_after_ms.number("retryAfterMs").unwrap_or(None),
+        collection: body.collection.name("collection", Collection::new).unwrap_or(None),
         ..ErrorMessage::new(
             ErrorCode::parse(kept_text(&code)),
             kept_text(message.as_deref().unwrap_or_default()),

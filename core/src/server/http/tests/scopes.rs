@@ -85,8 +85,8 @@ fn scopes_that_are_being_built_are_answered_later() {
             assert!(reply.headers.contains(&("retry-after", "1".into())));
             let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
             assert_eq!(
-                (&body["code"], &body["retryAfterMs"]),
-                (&"SERVER_ERROR".into(), &1000.into())
+                (&body["code"], &body["retryAfterMs"], &body["collection"]),
+                (&"SERVER_ERROR".into(), &1000.into(), &"todos".into())
             );
             // writes meanwhile
             store.plain_to(
