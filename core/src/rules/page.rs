@@ -227,6 +227,8 @@ pub enum Content {
         /// The head when the load began.
         snapshot_seq: Seq,
     },
+    /// Several loads, of which all but the last are whole.
+    Loads(Vec<Self>),
 }
 
 impl Content {
@@ -290,6 +292,7 @@ impl ReadRequest {
             Ok(view) => view,
             Err((code, message)) => return Ok(ReadAnswer::Refused { code, message }),
         };
+        let view = ReaderView { fills: matches!(self, Self::CatchUp { .. }), ..view };
         let mut answer = match self {
             Self::CatchUp { position, limits, .. } => match view.any_page(position, *limits)? {
                 Ok(page) => ReadAnswer::Page(page),
@@ -320,6 +323,8 @@ struct ReaderView<'a> {
     /// The head of the collection; for a reader of scopes their count, checksum and horizon.
     head: Head,
     scopes: Option<Vec<ScopeAt<'a>>>,
+    /// A page may hold the loads of several scopes.
+    fills: bool,
     looks: LookUps<'a>,
 }
 
@@ -341,7 +346,7 @@ impl<'a> ReaderView<'a> {
         if let Some(scopes) = &scopes {
             scope::sum(scopes, &mut head)?;
         }
-        Ok(Ok(Self { rows, policy, reader, head, scopes, looks: LookUps::new(rows) }))
+        Ok(Ok(Self { rows, policy, reader, head, scopes, fills: false, looks: LookUps::new(rows) }))
     }
 
     fn any_page(

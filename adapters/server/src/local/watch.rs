@@ -139,6 +139,8 @@ impl LocalWatch {
         let anew = matches!(page.content, Content::Snapshot { .. });
         let changes = match page.content {
             Content::Changes(changes) => changes.into_iter().map(LocalChange::from).collect(),
+            // only who reads a set of scopes has several of them
+            Content::Loads(_) => Vec::new(),
             Content::Snapshot { records, .. } | Content::Load { records, .. } => records
                 .into_iter()
                 .map(|record| LocalChange {

@@ -20,6 +20,11 @@ impl PageLimits {
         let wanted = wanted.map_or(usize::MAX, |bytes| bytes.max(LEAST_PAGE_BYTES));
         Self { bytes: self.bytes.min(wanted), ..self }
     }
+
+    /// Returns `true` if a page is not half full when this is the rest of its limits.
+    pub(super) fn is_roomy(self, rest: Self) -> bool {
+        rest.records > self.records / 2 && rest.bytes > self.bytes / 2
+    }
 }
 
 impl Default for PageLimits {
@@ -59,6 +64,11 @@ impl Budget {
         self.fresh = false;
         self.records -= 1;
         self.bytes = self.bytes.saturating_sub(bytes + Self::RECORD);
+    }
+
+    /// The limits of what still fits.
+    pub(super) fn rest(&self) -> PageLimits {
+        PageLimits { records: self.records, bytes: self.bytes }
     }
 
     pub(super) fn is_spent(&self) -> bool {

@@ -1,5 +1,5 @@
 //! The catch-up of a set of scopes: the changes of those that are loaded, and between them the loads of
-//! the others, one page at a time (PROTOCOL 8.26 to 8.29).
+//! the others, a page or several small ones at a time (PROTOCOL 8.26 to 8.29).
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -279,7 +279,7 @@ impl ReaderView<'_> {
         Ok(true)
     }
 
-    /// The step from a position in this view: changes of what is loaded; else a page of a load.
+    /// The step from a position in this view: changes of what is loaded; else loads.
     fn step_of_set(
         &self,
         keys: &SetKeys,
@@ -295,34 +295,57 @@ impl ReaderView<'_> {
                 position.after = if done { self.head.seq } else { last };
             }
             if !changes.is_empty() || !done {
-                let next = if done && position.is_loaded() {
-                    self.done_with_set(keys, &position)?
-                } else {
-                    Next::More(Position::Set(position.into()))
+                let next = match done {
+                    true => self.after_set(keys, position)?,
+                    false => Next::More(Position::Set(position.into())),
                 };
                 return Ok((Content::Changes(changes), next));
             }
         }
-        let Some((at, load)) = position.next_load() else {
-            let next = self.done_with_set(keys, &position)?;
-            return Ok((Content::Changes(Vec::new()), next));
+        let mut loads = self.loads_of_set(keys, &mut position, limits)?;
+        let content = match loads.len() {
+            0 => Content::Changes(Vec::new()),
+            1 => loads.remove(0),
+            _ => Content::Loads(loads),
         };
-        let load = load.unwrap_or(Load { snapshot_seq: self.head.seq, after: None });
-        let (content, up_to) = self.load(keys, &position, at, load, limits)?;
-        position.scopes[at].1 = match up_to {
-            Some(after) => Place::Loading(Load { after: Some(after), ..load }),
-            None => Place::Loaded { since: load.snapshot_seq },
-        };
-        if up_to.is_none() && position.floor.is_none() {
-            position.floor = Some(load.snapshot_seq);
-            position.after = self.head.seq;
-        }
-        let next = if position.is_loaded() {
-            self.done_with_set(keys, &position)?
+        Ok((content, self.after_set(keys, position)?))
+    }
+
+    fn after_set(&self, keys: &SetKeys, position: SetPosition) -> Result<Next, StoreError> {
+        if position.is_loaded() {
+            self.done_with_set(keys, &position)
         } else {
-            Next::More(Position::Set(position.into()))
-        };
-        Ok((content, next))
+            Ok(Next::More(Position::Set(position.into())))
+        }
+    }
+
+    /// A page of a load, or as many whole loads as make up half a page: a set of small scopes would
+    /// otherwise take a read for each.
+    fn loads_of_set(
+        &self,
+        keys: &SetKeys,
+        position: &mut SetPosition,
+        limits: PageLimits,
+    ) -> Result<Vec<Content>, StoreError> {
+        let (mut loads, mut rest) = (Vec::new(), limits);
+        while let Some((at, load)) = position.next_load() {
+            let load = load.unwrap_or(Load { snapshot_seq: self.head.seq, after: None });
+            let (content, up_to, left) = self.load(keys, position, at, load, rest)?;
+            loads.push(content);
+            rest = left;
+            position.scopes[at].1 = match up_to {
+                Some(after) => Place::Loading(Load { after: Some(after), ..load }),
+                None => Place::Loaded { since: load.snapshot_seq },
+            };
+            if up_to.is_none() && position.floor.is_none() {
+                position.floor = Some(load.snapshot_seq);
+                position.after = self.head.seq;
+            }
+            if !self.fills || up_to.is_some() || !limits.is_roomy(rest) {
+                break;
+            }
+        }
+        Ok(loads)
     }
 
     fn changes_of_set(
@@ -344,7 +367,7 @@ impl ReaderView<'_> {
         self.changes_in(&loaded, &holding, floor, position.after, limits)
     }
 
-    /// A page of the load of a scope, and its end; `None` for the last.
+    /// A page of the load of a scope, its end, `None` for the last, and what is left of the limits.
     fn load(
         &self,
         keys: &SetKeys,
@@ -352,7 +375,7 @@ impl ReaderView<'_> {
         at: usize,
         load: Load,
         limits: PageLimits,
-    ) -> Result<(Content, Option<Seq>), StoreError> {
+    ) -> Result<(Content, Option<Seq>, PageLimits), StoreError> {
         let scope = &position.scopes[at].0;
         let here = keys.open(self, scope)?;
         let mut others = None;
@@ -398,7 +421,7 @@ impl ReaderView<'_> {
         let (scope, snapshot_seq) = (scope.clone(), load.snapshot_seq);
         let content =
             Content::Load { scope, records, left, after: load.after, up_to, snapshot_seq };
-        Ok((content, up_to))
+        Ok((content, up_to, budget.rest()))
     }
 
     /// Returns `true` if a record is in another scope that is held.

@@ -57,6 +57,7 @@ fn a_record_larger_than_a_page_stands_alone() {
             pages.push(match page.content {
                 Content::Changes(changes) => changes.len(),
                 Content::Snapshot { records, .. } | Content::Load { records, .. } => records.len(),
+                Content::Loads(_) => panic!("no set is read"),
             });
             match page.next {
                 Next::More(next) => position = next,

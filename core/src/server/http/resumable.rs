@@ -384,6 +384,10 @@ fn shown(
         load @ Content::Load { .. } => {
             messages.extend(set.page(collection, load).map(ServerMessage::Load));
         }
+        Content::Loads(loads) => {
+            let loads = loads.into_iter().filter_map(|load| set.page(collection, load));
+            messages.extend(loads.map(ServerMessage::Load));
+        }
     }
     if let Next::Done { cursor, count, checksum } = next {
         let collection = collection.clone();

@@ -233,6 +233,9 @@ impl Session {
                     cx,
                 );
             }
+            Content::Loads(loads) => {
+                loads.into_iter().for_each(|load| self.send_content(collection, load, cx));
+            }
             load @ Content::Load { .. } => {
                 let set = self.subscriptions.get(collection).and_then(|it| it.set.as_ref());
                 if let Some(page) = set.and_then(|set| set.page(collection, load)) {

@@ -213,6 +213,7 @@ fn catch_up(rows: &MemoryRows, collection: &str, cursor: Option<Cursor>, out: &m
                     line(out, &format!("  {seq} {id}: version {version:?} at {at}: {document}"));
                 }
             }
+            Content::Loads(_) => panic!("no set of scopes is read"),
             Content::Changes(changes) => {
                 for PageChange { record_id, change: of, reason: _ } in changes {
                     let (seq, version) = (of.seq.unwrap_or_default(), of.version.unwrap_or(0));

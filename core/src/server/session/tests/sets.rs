@@ -525,3 +525,47 @@ proptest! {
         readers.settle();
     }
 }
+
+/// Subscribes so many rooms of one record each. Returns the number of reads, and the sizes of the pages.
+fn load_rooms(rooms: usize, page: usize) -> (usize, Vec<usize>) {
+    let mut world = World::new();
+    declared(&mut world);
+    world.limits.page.records = page;
+    for room in 0..rooms {
+        world.elsewhere(&room.to_string(), insert(&format!(r#"{{"room":{room}}}"#)));
+    }
+    world.connect(1, Identity::Open);
+    world.hello(1, 1);
+    world.settle();
+    world.took_raw(1);
+    let scopes = (0..rooms).map(|room| format!(r#"{{"by":["room"],"is":[{room}],"new":true}}"#));
+    let scopes = scopes.collect::<Vec<_>>().join(",");
+    world.say(
+        1,
+        &format!(
+            r#"{{"type":"subscribe","collection":"todos","metadata":{{"set":1,"scopes":[{scopes}]}}}}"#
+        ),
+    );
+    let (mut reads, mut pages) = (0, Vec::new());
+    for _ in 0..2 * rooms {
+        let answers = world.read();
+        reads += answers.len();
+        for (conn, answer) in answers {
+            world.input(conn, answer);
+        }
+        world.pump(1);
+        for frame in world.took_raw(1) {
+            let frame: Value = serde_json::from_str(&frame).unwrap();
+            pages.extend(frame["data"]["records"].as_array().map(Vec::len));
+        }
+    }
+    (reads, pages)
+}
+
+#[test]
+fn a_set_of_small_scopes_is_loaded_by_few_reads() {
+    assert_eq!(load_rooms(100, 1_000), (1, vec![1; 100]));
+    // pages that hold more than one scope are filled by half
+    assert_eq!(load_rooms(100, 20), (10, vec![1; 100]));
+    assert_eq!(load_rooms(4, 1), (4, vec![1; 4]));
+}
