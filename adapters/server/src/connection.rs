@@ -219,6 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(known) if Some(&known.user.id) == user => {
                 self.expires = known.expires;
                 self.login = Some(known.login);
+                self.handle(SessionInput::Identified(known.user));
             }
             Ok(_) | Err(AuthError::Wrong | AuthError::Expired) => self.expire(),
             Err(AuthError::Unavailable) => self.refuse(UNTOLD),

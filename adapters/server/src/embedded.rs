@@ -176,7 +176,8 @@ impl Embedded {
 
     /// Asks the [`Authenticator`](crate::Authenticator) again for the tokens of all WebSockets, such
     /// as after tokens were taken away. One whose token lets nobody or another user in is told so
-    /// (`AUTH_EXPIRED`), and has to send a fresh one; until then nothing is served to it.
+    /// (`AUTH_EXPIRED`), and has to send a fresh one; until then nothing is served to it. One whose user has
+    /// other claims now sees and does from then on what they allow.
     pub fn recheck_tokens(&self) {
         self.shared.recheck_tokens();
     }

@@ -4,13 +4,16 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Peer, http, serve};
 use serde_json::json;
-use synclayer_core::{Collection, Right, Rules, UserId};
-use synclayer_server::{JwtSigner, JwtTokens, Server, ServerConfig, StaticTokens};
+use synclayer_core::{Collection, Document, Limits, Right, Rules, UserId};
+use synclayer_server::{
+    Authenticating, Authenticator, Identified, JwtSigner, JwtTokens, Server, ServerConfig,
+    StaticTokens, Token,
+};
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
@@ -122,13 +125,16 @@ fn mint(rooms: &[&str], valid_for: Duration) -> String {
 }
 
 async fn serve_rooms() -> Server {
+    serve_rooms_to(Arc::new(JwtTokens::new().secret(SECRET).unwrap())).await
+}
+
+async fn serve_rooms_to(users: Arc<dyn Authenticator>) -> Server {
     let messages = Collection::new("messages").unwrap();
     let mut rules = Rules::new(false);
     for right in [Right::Read, Right::Write] {
         rules.set(messages.clone(), right, "data.room in claims.rooms").unwrap();
     }
-    let tokens = JwtTokens::new().secret(SECRET).unwrap();
-    let mut config = ServerConfig::new().authenticator(Arc::new(tokens)).policy(Arc::new(rules));
+    let mut config = ServerConfig::new().authenticator(users).policy(Arc::new(rules));
     config.rings.documents = true;
     serve(config).await
 }
@@ -194,6 +200,15 @@ async fn no_way_is_open_to_whom_no_token_lets_in() {
     }
 }
 
+/// The records of a catch-up.
+async fn shown(peer: &mut Peer) -> Vec<String> {
+    assert_eq!(peer.expect("subscribed").await["metadata"]["partial"], true);
+    let page = peer.expect("sync").await;
+    peer.expect("synced").await;
+    let records = page["data"]["records"].as_array().unwrap().iter();
+    records.map(|record| record["id"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_token_with_other_claims_shows_other_records() {
     let server = serve_rooms().await;
@@ -207,17 +222,53 @@ async fn a_fresh_token_with_other_claims_shows_other_records() {
     peer.send(r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c","session":1}}"#).await;
     peer.expect("pong").await;
     peer.send(r#"{"type":"subscribe","collection":"messages"}"#).await;
-    let shown = async |peer: &mut Peer| {
-        assert_eq!(peer.expect("subscribed").await["metadata"]["partial"], true);
-        let page = peer.expect("sync").await;
-        peer.expect("synced").await;
-        let records = page["data"]["records"].as_array().unwrap().iter();
-        records.map(|record| record["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
     assert_eq!(shown(&mut peer).await, ["b"]);
     for (token, ids) in [(both, &["a", "b"][..]), (second, &["b"])] {
         peer.send(&format!(r#"{{"type":"auth","token":"{token}"}}"#)).await;
         peer.expect("authenticated").await;
+        assert_eq!(shown(&mut peer).await, ids);
+    }
+}
+
+/// Lets ann in by any token, with the claims that she has now.
+#[derive(Clone, Default)]
+struct Claims(Arc<Mutex<Option<Document>>>);
+
+impl Claims {
+    fn set(&self, claims: &str) {
+        *self.0.lock().unwrap() = Some(Document::parse(claims, &Limits::default()).unwrap());
+    }
+}
+
+impl Authenticator for Claims {
+    fn authenticate<'a>(&'a self, _: &'a Token) -> Authenticating<'a> {
+        let claims = self.0.lock().unwrap().clone();
+        let mut ann = Identified::as_user(user("ann"));
+        ann.claims = claims;
+        Box::pin(async { Ok(ann) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_claims_of_the_same_token_show_other_records() {
+    let claims = Claims::default();
+    claims.set(r#"{"rooms":["1","2"]}"#);
+    let server = serve_rooms_to(Arc::new(claims.clone())).await;
+    for (id, room) in [("a", "1"), ("b", "2")] {
+        assert_eq!(save_message(&server, "any", id, room).await, 200);
+    }
+    let mut peer = Peer::connect(&server, "?token=any", &[]).await;
+    peer.send(r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c","session":1}}"#).await;
+    peer.expect("pong").await;
+    peer.send(r#"{"type":"subscribe","collection":"messages"}"#).await;
+    assert_eq!(shown(&mut peer).await, ["a", "b"]);
+    server.embedded().recheck_tokens();
+    peer.expect_quiet().await;
+    for (rooms, ids) in
+        [(r#"{"rooms":["2"]}"#, &["b"][..]), (r#"{"rooms":["1","2"]}"#, &["a", "b"])]
+    {
+        claims.set(rooms);
+        server.embedded().recheck_tokens();
         assert_eq!(shown(&mut peer).await, ids);
     }
 }

@@ -194,6 +194,7 @@ impl Session {
             SessionInput::Frame(frame) => self.receive_frame(frame, cx),
             SessionInput::Ping => self.last_heard = self.mono,
             SessionInput::Authenticated(answer) => self.authenticated(answer, cx),
+            SessionInput::Identified(user) => self.identified(user, cx),
             SessionInput::AuthExpired => self.auth_expired(cx),
             SessionInput::RightsChanged => self.rights_changed(cx),
             SessionInput::Transacted(report) => self.transacted(report, cx),

@@ -85,6 +85,16 @@ impl Auth {
         true
     }
 
+    /// Takes over the claims that the user has now. Returns `true` if they are others than before.
+    pub(super) fn take_claims(&mut self, user: User) -> bool {
+        let is_known = self.state == State::In && self.user() == Some(&user.id);
+        let is_new = is_known && self.user.as_ref() != Some(&user);
+        if is_new {
+            self.user = Some(user);
+        }
+        is_new
+    }
+
     /// Ends the validity of the token; a fresh one is awaited until the deadline. Returns `false`
     /// if there is nothing to end.
     pub(super) fn expire(&mut self, deadline: Mono) -> bool {

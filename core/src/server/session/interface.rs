@@ -33,6 +33,9 @@ pub enum SessionInput<'a> {
     Ping,
     /// The answer to [`SessionAction::Authenticate`].
     Authenticated(TicketAnswer<Option<User>>),
+    /// The token of this connection was looked at again: it is this user's, perhaps with other claims than
+    /// before. Where it is another user's, it [has expired](Self::AuthExpired) for this connection.
+    Identified(User),
     /// The token of this connection has expired.
     AuthExpired,
     /// The policy lets users see other records than before: every stream is checked.

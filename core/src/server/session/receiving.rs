@@ -251,6 +251,13 @@ impl Session {
         }
     }
 
+    /// A user with other claims than before has the rights that follow from them.
+    pub(super) fn identified(&mut self, user: User, cx: &mut InputContext<'_, '_>) {
+        if !self.closed && self.auth.take_claims(user) {
+            self.rights_changed(cx);
+        }
+    }
+
     /// Nothing is served any more, and nothing forgotten, until a fresh token comes.
     pub(super) fn auth_expired(&mut self, cx: &mut InputContext<'_, '_>) {
         if !self.closed && self.auth.expire(self.mono + self.limits.auth_timeout) {

@@ -92,6 +92,7 @@ impl SessionInput<'_> {
             Self::Frame(frame) => Self::Frame(frame),
             Self::Ping => Self::Ping,
             Self::Authenticated(report) => Self::Authenticated(report.twin()),
+            Self::Identified(user) => Self::Identified(user.clone()),
             Self::AuthExpired => Self::AuthExpired,
             Self::RightsChanged => Self::RightsChanged,
             Self::Transacted(report) => Self::Transacted(report.twin()),

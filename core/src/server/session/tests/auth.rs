@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Document, Limits, Right, Rules, User};
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
@@ -104,6 +105,37 @@ fn a_fresh_token_goes_on_where_the_expired_one_stopped() {
     world.token_is_of(1, Some("eve"));
     assert_eq!(world.took(1), ["error AUTH_FAILED"]);
     assert_eq!(world.closed(1), Some(1008));
+}
+
+#[test]
+fn other_claims_of_the_same_token_change_what_is_shown() {
+    let claimed = |claims| User {
+        claims: Some(Document::parse(claims, &Limits::default()).unwrap()),
+        ..User::from(user("ann"))
+    };
+    let mut rules = Rules::new(false);
+    rules.set(todos(), Right::Read, "claims.role == \"admin\"").unwrap();
+    rules.set(todos(), Right::Write, "true").unwrap();
+    let mut world = World::new();
+    world.policy = Box::new(rules);
+    world.connect(1, Identity::Known(claimed(r#"{"role":"admin"}"#)));
+    world.hello(1, 1);
+    world.subscribe(1, None);
+    world.settle();
+    world.took(1);
+    world.input(1, SessionInput::Identified(claimed(r#"{"role":"admin"}"#)));
+    world.settle();
+    assert!(world.took(1).is_empty(), "nothing has changed");
+    world.input(1, SessionInput::Identified(claimed(r#"{"role":"guest"}"#)));
+    world.elsewhere("s", crate::rules::transaction::tests::insert("{}"));
+    world.settle();
+    assert_eq!(world.took(1), ["error UNAUTHORIZED in todos"]);
+    // nobody is let in again by that
+    world.input(1, SessionInput::AuthExpired);
+    world.input(1, SessionInput::Identified(claimed(r#"{"role":"admin"}"#)));
+    world.subscribe(1, None);
+    world.settle();
+    assert_eq!(world.took(1), ["error AUTH_EXPIRED"]);
 }
 
 #[test]
