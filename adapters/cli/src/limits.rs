@@ -63,6 +63,12 @@ pub(crate) struct LimitArgs {
     /// The time within which they lock it out, and for which; 1m by default
     #[arg(long, value_name = "TIME", value_parser = time)]
     login_lockout: Option<Duration>,
+    /// Tokens that are looked at at a time, where that takes long; others wait. 64 by default
+    #[arg(long, value_name = "NUMBER", value_parser = positive)]
+    max_logins: Option<usize>,
+    /// The time within which it has to be known whose a token is, waiting included; 5s by default
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    login_timeout: Option<Duration>,
 }
 
 impl LimitArgs {
@@ -86,6 +92,8 @@ impl LimitArgs {
         set(&mut config.tombstone_retention, self.retention);
         set(&mut config.login_failures, self.login_failures);
         set(&mut config.login_lockout, self.login_lockout);
+        set(&mut config.max_logins, self.max_logins);
+        set(&mut config.login_timeout, self.login_timeout);
     }
 }
 
@@ -180,7 +188,7 @@ mod tests {
         let line = "--socket-rate 5 --user-rate 20/100 --max-connections 9 --max-connections-per-address 8 \
                     --max-unauthenticated 7 --max-subscriptions 6 --max-record 8M --max-frame 16M --max-answer 1g \
                     --memory 64m --page-records 5 --page-size 64K --retention 90d --login-failures 0 \
-                    --login-lockout 10m";
+                    --login-lockout 10m --max-logins 4 --login-timeout 3s";
         let set = config(&line.split_whitespace().collect::<Vec<_>>());
         let limits = &set.limits;
         assert_eq!(limits.rate, Some(Rate { per_second: 5, burst: 5 }));
@@ -193,6 +201,7 @@ mod tests {
         assert_eq!((limits.page.records, limits.page.bytes), (5, 64 << 10));
         assert_eq!(set.tombstone_retention, Duration::from_secs(90 * 24 * 60 * 60));
         assert_eq!((set.login_failures, set.login_lockout), (0, Duration::from_secs(600)));
+        assert_eq!((set.max_logins, set.login_timeout), (4, Duration::from_secs(3)));
         let roomy = config(&["--max-record", "8M"]).limits.input;
         assert!(roomy.frame_bytes > roomy.document_bytes);
     }
