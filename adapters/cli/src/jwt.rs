@@ -35,6 +35,9 @@ pub(crate) struct JwtArgs {
     /// address (JWKS): https, or http on this machine. It is read again when a token has another key
     #[arg(long, value_name = "URL")]
     jwt_jwks_url: Option<String>,
+    /// Trust these authorities alone for that address (certificates, PEM)
+    #[arg(long, value_name = "FILE")]
+    jwt_jwks_ca: Option<PathBuf>,
     /// Take only tokens of this issuer (iss)
     #[arg(long, value_name = "NAME")]
     jwt_issuer: Option<String>,
@@ -62,6 +65,12 @@ impl JwtArgs {
         if let Some(url) = &self.jwt_jwks_url {
             let refused = |error| format!("--jwt-jwks-url {url} can't be used: {error}");
             tokens = tokens.jwks_url(url).map_err(refused)?;
+        }
+        if let Some(file) = &self.jwt_jwks_ca {
+            if self.jwt_jwks_url.is_none() {
+                return Err("--jwt-jwks-ca is for the address that --jwt-jwks-url names".into());
+            }
+            tokens = tokens.jwks_ca(&read(file)?).map_err(|error| of(file, &error))?;
         }
         if let Some(issuer) = &self.jwt_issuer {
             tokens = tokens.issuer(issuer);

@@ -88,6 +88,9 @@ pub enum JwtError {
         "this is no PEM of a key for RS256 (RSA, 2048 bits or more), ES256 (P-256) or EdDSA (Ed25519)"
     )]
     NoKey,
+    /// The text has no certificate that can be read.
+    #[error("this is no PEM of the certificate of an authority")]
+    NoCertificate,
     /// The URL of keys is none that can be trusted.
     #[error("keys are read from an https:// address, or from http:// on this machine")]
     Url,
@@ -154,6 +157,16 @@ impl JwtTokens {
     pub fn jwks_url(mut self, url: &str) -> Result<Self, JwtError> {
         let interval = self.jwks.as_ref().map_or(JWKS_INTERVAL, |jwks| jwks.interval);
         self.jwks = Some(Jwks::new(url, interval)?);
+        Ok(self)
+    }
+
+    /// Lets these authorities (certificates, PEM) vouch for the server of the URL, which is to be named first,
+    /// and no others. Default: the public ones of Mozilla's list.
+    ///
+    /// # Errors
+    /// When there is no certificate in it, or it is damaged.
+    pub fn jwks_ca(mut self, pem: &[u8]) -> Result<Self, JwtError> {
+        self.jwks = self.jwks.map(|jwks| jwks.trust(pem)).transpose()?;
         Ok(self)
     }
 

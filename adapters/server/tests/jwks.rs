@@ -10,11 +10,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{http, serve};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PKCS_ED25519, PublicKeyData,
+};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
-use synclayer_server::{JwtSigner, JwtTokens, Server, ServerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use synclayer_server::{JwtError, JwtSigner, JwtTokens, Server, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A server of keys.
 #[derive(Clone)]
@@ -27,25 +32,43 @@ struct Issuer {
 
 impl Issuer {
     async fn start() -> Self {
+        Self::start_by(None).await
+    }
+
+    /// Answers over TLS, where there is something for it.
+    async fn start_by(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let issuer = Self { address, answer: Arc::default(), asked: Arc::default() };
         let serving = issuer.clone();
         tokio::spawn(async move {
             loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    request.push(stream.read_u8().await.unwrap());
+                let (stream, _) = listener.accept().await.unwrap();
+                match &tls {
+                    None => serving.serve_call(stream).await,
+                    Some(tls) => {
+                        // whoever does not trust the certificate goes
+                        let Ok(stream) = tls.accept(stream).await else { continue };
+                        serving.serve_call(stream).await;
+                    }
                 }
-                serving.asked.fetch_add(1, Ordering::SeqCst);
-                let answer = serving.answer.lock().unwrap().clone();
-                // who has read enough goes
-                drop(stream.write_all(answer.as_bytes()).await);
             }
         });
         issuer.fails();
         issuer
+    }
+
+    async fn serve_call(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = stream.read_u8().await else { return };
+            request.push(byte);
+        }
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let answer = self.answer.lock().unwrap().clone();
+        // who has read enough goes
+        drop(stream.write_all(answer.as_bytes()).await);
+        drop(stream.shutdown().await);
     }
 
     fn answers(&self, status: &str, body: &str) {
@@ -164,4 +187,48 @@ async fn unknown_keys_let_nobody_ask_for_them_again_and_again() {
     let claims = json!({ "sub": "ann" }).as_object().unwrap().clone();
     let token = secret.mint(claims, Duration::from_secs(60)).unwrap();
     assert_eq!((status(&server, &token).await, issuer.asked()), (401, 1));
+}
+
+/// A server's side of TLS with a certificate for `localhost`, and that of the authority that has signed it.
+fn private_tls() -> (TlsAcceptor, String) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), authority.pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_may_vouch_for_the_url() {
+    let ed = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let (public, token) = key(&ed, Some("1"));
+    let (tls, authority) = private_tls();
+    let issuer = Issuer::start_by(Some(tls)).await;
+    issuer.has(&[public]);
+    let url = format!("https://localhost:{}/keys", issuer.address.port());
+    let of_url = JwtTokens::new().jwks_url(&url).unwrap();
+    let serve_with =
+        async |tokens: JwtTokens| serve(ServerConfig::new().authenticator(Arc::new(tokens))).await;
+    let trusting = serve_with(of_url.clone().jwks_ca(authority.as_bytes()).unwrap()).await;
+    assert_eq!((status(&trusting, &token).await, issuer.asked()), (200, 1));
+
+    let (_, other) = private_tls();
+    for tokens in [of_url.clone(), of_url.clone().jwks_ca(other.as_bytes()).unwrap()] {
+        let server = serve_with(tokens).await;
+        assert_eq!((status(&server, &token).await, issuer.asked()), (503, 1));
+    }
+    for wrong in ["", "no certificate", &authority[..authority.len() / 2]] {
+        let refused = of_url.clone().jwks_ca(wrong.as_bytes());
+        assert!(matches!(refused, Err(JwtError::NoCertificate)), "{wrong}");
+    }
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{self, JoinHandle};
 use ureq::Agent;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::{JwtError, Key};
 use crate::auth::AuthError;
@@ -61,8 +62,21 @@ impl Jwks {
     /// # Errors
     /// When the address is not `https`, or `http` on this machine.
     pub(super) fn new(url: &str, interval: Duration) -> Result<Self, JwtError> {
-        let is_local = is_checked(url)?;
+        Ok(Self::with_roots(url, interval, is_checked(url)?, RootCerts::WebPki))
+    }
+
+    /// The same URL, which these authorities (PEM) vouch for, and no others. The keys are read anew.
+    ///
+    /// # Errors
+    /// When there is no certificate.
+    pub(super) fn trust(&self, pem: &[u8]) -> Result<Self, JwtError> {
+        let url = &self.shared.url;
+        Ok(Self::with_roots(url, self.interval, is_checked(url)?, certificates(pem)?.into()))
+    }
+
+    fn with_roots(url: &str, interval: Duration, is_local: bool, roots: RootCerts) -> Self {
         let config = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .https_only(!is_local)
             .max_redirects(if is_local { 0 } else { 3 })
             .max_redirects_will_error(true)
@@ -76,7 +90,7 @@ impl Jwks {
             keys: RwLock::default(),
             reading: Arc::default(),
         };
-        Ok(Self { shared: Arc::new(shared), interval })
+        Self { shared: Arc::new(shared), interval }
     }
 
     /// The keys that there are. Old ones are read again meanwhile.
@@ -158,6 +172,17 @@ impl fmt::Debug for Jwks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} keys)", self.shared.url, self.shared.keys().keys.len())
     }
+}
+
+/// The certificates of a PEM, at least one.
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, JwtError> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|_| JwtError::NoCertificate)? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(JwtError::NoCertificate) } else { Ok(found) }
 }
 
 /// Returns `true` for an address on this machine. Keys that come over a network must come by `https`, or
