@@ -80,7 +80,11 @@ impl Records<'_> {
         };
         let frozen = *first < frozen_until;
         let Some(pending) = &mut row.pending else { return Ok(()) };
-        if frozen && pending.deferred.is_some() {
+        if let Some(deferred) = pending.deferred.as_ref().filter(|_| frozen) {
+            // an expectation changes nothing: what others make of the record shows before its verdict
+            if !deferred.withheld && entries.iter().all(|(_, entry)| entry.expects.is_some()) {
+                pending.view.clone_from(&row.server);
+            }
             return Ok(());
         }
         if let Some(deferred) = pending.deferred.as_ref().filter(|deferred| deferred.withheld) {
