@@ -80,10 +80,7 @@ impl Client {
             let (collection, code) = (collection.clone(), code.clone());
             edit.remote_event(EventKind::SyncFailed { collection, code, message });
         }
-        if records.stream.scopes().next().is_none() {
-            let message = String::from("the server refuses all its scopes");
-            records.stream.refuse(StreamError::new(&code, &message), None);
-        } else if begins_anew {
+        if !records.stream.refuse_if_empty() && begins_anew {
             records.stream.set_changed();
         }
         records.save(edit);

@@ -203,6 +203,18 @@ impl Stream {
             }
             Phase::Idle | Phase::Leaving => {}
         }
+        self.refuse_if_empty();
+    }
+
+    /// A set of which the server refuses all that is used is refused: there is nothing to ask for, and
+    /// so nothing to wait for. Returns `true` if it is so.
+    pub(in super::super) fn refuse_if_empty(&mut self) -> bool {
+        let is_refused = self.scopes().next().is_none() && !self.scoping.refused.is_empty();
+        if is_refused {
+            let message = "the server refuses all its scopes";
+            self.refuse(StreamError::new(&ErrorCode::Unauthorized, message), None);
+        }
+        is_refused
     }
 
     /// Returns the set for a `subscribe` or a pull, with its number; no scopes of a whole collection.
