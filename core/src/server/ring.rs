@@ -94,17 +94,15 @@ pub(crate) struct Ring {
 #[derive(Clone, Copy)]
 pub(crate) enum Upcoming<'a> {
     Entry(&'a Entry),
-    /// There is one, and it is not here.
+    /// There is one, or there may be, and it is not here.
     Missing,
-    /// There may be one: the scopes of some changes are forgotten.
-    Unknown,
 }
 
 impl<'a> Upcoming<'a> {
     pub(crate) fn entry(self) -> Option<&'a Entry> {
         match self {
             Self::Entry(entry) => Some(entry),
-            Self::Missing | Self::Unknown => None,
+            Self::Missing => None,
         }
     }
 
@@ -372,14 +370,19 @@ impl Ring {
 
     fn next_of_more(&self, at: Seq, scopes: Option<&ScopeSet>) -> Option<Upcoming<'_>> {
         let next = match scopes {
-            None => at.next(),
+            None => Some(at.next()),
             Some(scopes) => match self.scopes.next(at, scopes) {
-                Ok(next) => next?,
-                Err(Forgotten::Change) => return Some(Upcoming::Missing),
-                Err(Forgotten::Scopes) => return Some(Upcoming::Unknown),
+                Ok(None) => return None,
+                Ok(next) => next,
+                Err(Forgotten) => None,
             },
         };
-        Some(self.entry(next).map_or(Upcoming::Missing, Upcoming::Entry))
+        Some(next.and_then(|seq| self.entry(seq)).map_or(Upcoming::Missing, Upcoming::Entry))
+    }
+
+    /// Returns `true` if nobody knows in which scopes the changes above a seq were.
+    pub(crate) fn has_forgotten(&self, at: Seq) -> bool {
+        self.head > at && self.scopes.is_unknown_above(at)
     }
 
     /// The number of the last unit of several collections whose part in this collection is at or below

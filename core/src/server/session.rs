@@ -229,16 +229,16 @@ impl Session {
     /// Returns `true` if [`SessionInput::Pump`] would do something.
     #[must_use]
     pub(crate) fn wants_pump(&self, rings: &Rings) -> bool {
-        self.is_serving() && (self.is_behind(rings) || self.has_more_than_streams(rings))
+        self.is_serving()
+            && (self.wants_read()
+                || self.is_behind(rings)
+                || self.can_finish_sync(rings)
+                || self.looks_have_moved(rings))
     }
 
     /// Returns `true` if [`SessionInput::Pump`] is due, whether or not anything wakes the session.
     pub(crate) fn needs_pump(&self, rings: &Rings) -> bool {
-        self.is_serving() && (self.is_surely_behind(rings) || self.has_more_than_streams(rings))
-    }
-
-    fn has_more_than_streams(&self, rings: &Rings) -> bool {
-        self.wants_read() || self.can_finish_sync(rings) || self.looks_have_moved(rings)
+        self.wants_pump(rings) && (!self.is_behind(rings) || self.is_surely_behind(rings))
     }
 
     /// The state, as it shows from outside.

@@ -27,14 +27,9 @@ struct Recent {
     gone: Seq,
 }
 
-/// The next change of some scopes is not to be had from a ring.
+/// A change that may concern a scope is no longer known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Forgotten {
-    /// There is one that the ring holds no more.
-    Change,
-    /// Nobody knows whether there is one.
-    Scopes,
-}
+pub(super) struct Forgotten;
 
 /// The approximate size of a scope besides its bytes, and that of a seq.
 const OVERHEAD: usize = 128;
@@ -52,18 +47,23 @@ impl ScopeIndex {
 
     /// The seq of the first change above a seq in one of these scopes.
     pub(super) fn next(&self, at: Seq, of: &BTreeSet<Scope>) -> Result<Option<Seq>, Forgotten> {
-        if at < self.unknown {
-            return Err(Forgotten::Scopes);
+        if self.is_unknown_above(at) {
+            return Err(Forgotten);
         }
         let mut first: Option<Seq> = None;
         for recent in of.iter().filter_map(|scope| self.scopes.get(scope)) {
             if recent.gone > at {
-                return Err(Forgotten::Change);
+                return Err(Forgotten);
             }
             let next = recent.seqs.get(recent.seqs.partition_point(|seq| *seq <= at));
             first = first.into_iter().chain(next.copied()).min();
         }
         Ok(first)
+    }
+
+    /// Returns `true` if changes above a seq may have been in any scope.
+    pub(super) fn is_unknown_above(&self, at: Seq) -> bool {
+        at < self.unknown
     }
 
     /// Adds a change. Returns the number of bytes.

@@ -179,22 +179,20 @@ impl Session {
 
     /// Returns `true` if the live streams could go on.
     pub(super) fn is_behind(&self, rings: &Rings) -> bool {
-        self.can_go_on(self.behind(rings).map(|(_, next)| next), rings)
-    }
-
-    /// Returns `true` if the live streams could go on, and not only because the rings have forgotten
-    /// what they lack.
-    pub(super) fn is_surely_behind(&self, rings: &Rings) -> bool {
-        let next = self.behind(rings).map(|(_, next)| next);
-        self.can_go_on(next.filter(|next| !matches!(next, Upcoming::Unknown)), rings)
-    }
-
-    fn can_go_on<'a>(&self, next: impl Iterator<Item = Upcoming<'a>>, rings: &Rings) -> bool {
         // the streams are one in the order of the numbers: what is next for one of them is first
-        let first = next.min_by_key(|next| next.order());
+        let first = self.behind(rings).map(|(_, next)| next).min_by_key(|next| next.order());
         first.is_some_and(|next| {
             next.entry()
                 .is_none_or(|entry| !self.awaits_verdict(entry) && !self.is_kept_back(entry, rings))
+        })
+    }
+
+    /// Returns `true` if a live stream is behind, and not only because its ring has forgotten in which
+    /// scopes the changes since then were.
+    pub(super) fn is_surely_behind(&self, rings: &Rings) -> bool {
+        self.behind(rings).any(|(collection, _)| {
+            let subscription = self.subscriptions.get(collection).zip(rings.get(collection));
+            subscription.is_some_and(|(it, ring)| !it.may_lack_nothing(ring))
         })
     }
 

@@ -89,6 +89,12 @@ impl Subscription {
     pub(super) fn upcoming<'r>(&self, ring: &'r Ring) -> Option<Upcoming<'r>> {
         ring.next(self.live_at()?, self.scopes.as_ref())
     }
+
+    /// Returns `true` if a live stream is behind only because its ring has forgotten in which scopes the
+    /// changes since then were.
+    pub(super) fn may_lack_nothing(&self, ring: &Ring) -> bool {
+        self.scopes.is_some() && self.live_at().is_some_and(|at| ring.has_forgotten(at))
+    }
 }
 
 /// The read that is under way.
