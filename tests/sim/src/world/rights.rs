@@ -28,6 +28,8 @@ pub(super) struct Rights {
     /// The bearers of the tokens of each connection: by the first one the session goes, and the others are
     /// to be told that they are in.
     bearers: BTreeMap<ConnId, VecDeque<Bearer>>,
+    /// The connections of which a token came while the one before it was checked.
+    replaced: BTreeSet<ConnId>,
     /// The bearers of the tokens of strangers' calls.
     strangers: BTreeMap<CallId, Bearer>,
     /// The states of records in which each token of a write was.
@@ -113,6 +115,7 @@ impl World {
             members: BTreeSet::new(),
             published: BTreeSet::new(),
             bearers: BTreeMap::new(),
+            replaced: BTreeSet::new(),
             strangers: BTreeMap::new(),
             states: BTreeMap::new(),
             authors: BTreeMap::new(),
@@ -210,15 +213,18 @@ impl World {
     /// A connection has the token with which it was accepted.
     pub(super) fn bears(&mut self, conn: ConnId, token: Option<&str>) {
         if let (Some(rights), Some(token)) = (&mut self.rights, token) {
-            rights.bearers.entry(conn).or_default().push_back(Bearer::of(token));
+            let bearers = rights.bearers.entry(conn).or_default();
+            bearers.push_back(Bearer::of(token));
+            if bearers.len() > 2 {
+                rights.replaced.insert(conn);
+            }
         }
     }
 
-    /// Returns `true` if tokens of a connection are checked, each of which makes the answer about the one
-    /// before it late.
-    pub(super) fn checks_tokens(&self, conn: ConnId) -> bool {
-        let bearers = self.rights.as_ref().and_then(|rights| rights.bearers.get(&conn));
-        bearers.is_some_and(|bearers| bearers.len() > 1)
+    /// Returns `true` if a token of a connection has come while the one before it was checked: the answer
+    /// about that is late by right.
+    pub(super) fn has_replaced_a_token(&self, conn: ConnId) -> bool {
+        self.rights.as_ref().is_some_and(|rights| rights.replaced.contains(&conn))
     }
 
     /// A stranger calls with a token.

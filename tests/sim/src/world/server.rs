@@ -319,7 +319,7 @@ impl World {
             return self.with_hub(|hub, out| call(hub, now, out));
         };
         let (before, waited) = (session.status().counters, session.status().held);
-        let is_checked_anew = self.checks_tokens(conn);
+        let has_replaced = self.has_replaced_a_token(conn);
         let mut out = Vec::new();
         call(&mut self.server.hub, now, &mut out);
         let Some(link) = self.links.get_mut(&conn) else { return };
@@ -331,7 +331,7 @@ impl World {
             let late = status.counters.late_answers - before.late_answers;
             if bad > 0 && matches!(link.owner, Owner::Device(_)) && status.user.is_none() {
                 Some("a replica has sent what its server does not understand")
-            } else if late > 0 && !status.closed && !is_checked_anew {
+            } else if late > 0 && !status.closed && !has_replaced {
                 Some("a session got an answer that it did not wait for")
             } else {
                 None
