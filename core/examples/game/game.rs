@@ -106,8 +106,7 @@ impl Game {
         })
     }
 
-    /// Waits for news until it is time for the next frame. Returns `true` if there is something new to
-    /// show.
+    /// Waits for news until the next frame is due. Returns `true` if there is something new to show.
     pub(crate) fn wait(&mut self, until: Instant) -> io::Result<bool> {
         let news = self.client.turn(until.saturating_duration_since(Instant::now()))?;
         let any = !news.is_empty();

@@ -64,8 +64,7 @@ pub(crate) struct App {
     /// The place of each reading in the series.
     places: HashMap<RecordId, (String, u64)>,
     complete: bool,
-    online: bool,
-    waiting: usize,
+    status: Option<Status>,
 }
 
 impl App {
@@ -77,24 +76,20 @@ impl App {
     ) -> Self {
         let mut frames = interval(Duration::from_millis(100));
         frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (devices, places, complete) = (BTreeMap::new(), HashMap::new(), false);
-        let (online, waiting, statuses) = (false, 0, sync.watch_status());
         Self {
+            statuses: sync.watch_status(),
             sync,
             updates,
-            statuses,
             reporting,
             frames,
-            devices,
-            places,
-            complete,
-            online,
-            waiting,
+            devices: BTreeMap::new(),
+            places: HashMap::new(),
+            complete: false,
+            status: None,
         }
     }
 
-    /// Waits until there is something new; `None` when the client has ended. May be dropped at any time:
-    /// what it returns is taken in by [`take`](Self::take).
+    /// Waits for something to [take](Self::take); `None` when the client has ended. May be dropped.
     pub(crate) async fn next(&mut self) -> Option<News> {
         self.frames.tick().await;
         select! {
@@ -113,10 +108,7 @@ impl App {
                 // only what has changed is looked at: there may be 180,000 readings
                 update.changes.into_iter().for_each(|change| self.apply(change));
             }
-            News::Status(status) => {
-                self.online = status.connection == ConnectionState::Connected;
-                self.waiting = status.pending_writes;
-            }
+            News::Status(status) => self.status = Some(status),
             News::Reported(ended) => {
                 self.reporting = None;
                 ended?;
@@ -146,7 +138,7 @@ impl App {
     }
 
     pub(crate) fn is_online(&self) -> bool {
-        self.online
+        self.status.as_ref().is_some_and(|it| it.connection == ConnectionState::Connected)
     }
 
     /// The readings of each device, in order of their times.
@@ -163,11 +155,11 @@ impl App {
 
     pub(crate) fn view(&self) -> View {
         View {
-            online: self.online,
+            online: self.is_online(),
             reporting: self.reporting.is_some(),
             complete: self.complete,
             readings: self.places.len(),
-            waiting: self.waiting,
+            waiting: self.status.as_ref().map_or(0, |it| it.pending_writes),
             minutes: self.window().map_or(0.0, |(from, to)| (to - from) as f64 / 60_000.0),
             devices: self.series().map(device).collect(),
         }

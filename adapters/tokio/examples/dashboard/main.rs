@@ -66,12 +66,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let sync = SyncLayer::open(config).await?;
     let readings = sync.collection("readings")?;
-    let updates = readings.watch();
     let reporting = (args.devices > 0).then(|| {
-        let devices = Devices::new(readings, args.devices, args.rate, args.speed, args.keep);
+        let devices =
+            Devices::new(readings.clone(), args.devices, args.rate, args.speed, args.keep);
         tokio::spawn(devices.report(args.hours))
     });
-    let app = App::new(sync.clone(), updates, reporting);
+    let app = App::new(sync.clone(), readings.watch(), reporting);
     let ended = if args.script { script::run(app).await } else { screen::run(app).await };
     sync.close().await;
     ended

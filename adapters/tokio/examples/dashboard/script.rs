@@ -34,8 +34,7 @@ pub(crate) async fn run(mut app: App) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The lines of the standard input. They come from a thread of their own: a read of the standard input
-/// can't be interrupted, and would keep the runtime from ending.
+/// The lines of the standard input, by a thread: a read of it would keep the runtime from ending.
 fn lines() -> UnboundedReceiver<String> {
     let (sender, lines) = unbounded_channel();
     thread::spawn(move || {
