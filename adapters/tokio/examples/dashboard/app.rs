@@ -27,7 +27,6 @@ pub(crate) struct View {
     /// `true` once the server has confirmed that these are all readings.
     pub(crate) complete: bool,
     pub(crate) readings: usize,
-    /// The writes that wait for the server.
     pub(crate) waiting: usize,
     /// The time between the oldest and the newest reading, in minutes.
     pub(crate) minutes: f64,
@@ -93,6 +92,7 @@ impl App {
     pub(crate) async fn next(&mut self) -> Option<News> {
         self.frames.tick().await;
         select! {
+            biased; // what the devices have written shows before their end
             update = self.updates.next() => update.map(News::Readings),
             status = self.statuses.next() => status.map(News::Status),
             Some(ended) = OptionFuture::from(self.reporting.as_mut()) => {
