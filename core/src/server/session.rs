@@ -238,7 +238,11 @@ impl Session {
 
     /// Returns `true` if [`SessionInput::Pump`] is due, whether or not anything wakes the session.
     pub(crate) fn needs_pump(&self, rings: &Rings) -> bool {
-        self.wants_pump(rings) && (!self.is_behind(rings) || self.is_surely_behind(rings))
+        self.is_serving()
+            && (self.wants_read()
+                || self.is_surely_behind(rings)
+                || self.can_finish_sync(rings)
+                || self.looks_have_moved(rings))
     }
 
     /// The state, as it shows from outside.

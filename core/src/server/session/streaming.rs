@@ -181,19 +181,23 @@ impl Session {
     pub(super) fn is_behind(&self, rings: &Rings) -> bool {
         // the streams are one in the order of the numbers: what is next for one of them is first
         let first = self.behind(rings).map(|(_, next)| next).min_by_key(|next| next.order());
-        first.is_some_and(|next| {
-            next.entry()
-                .is_none_or(|entry| !self.awaits_verdict(entry) && !self.is_kept_back(entry, rings))
-        })
+        first.is_some_and(|next| self.can_go_on(next, rings))
     }
 
-    /// Returns `true` if a live stream is behind, and not only because its ring has forgotten in which
-    /// scopes the changes since then were.
+    /// Returns `true` if the live streams could go on, and not only because a ring has forgotten in
+    /// which scopes the changes since then were.
     pub(super) fn is_surely_behind(&self, rings: &Rings) -> bool {
-        self.behind(rings).any(|(collection, _)| {
-            let subscription = self.subscriptions.get(collection).zip(rings.get(collection));
+        let sure = self.behind(rings).filter(|(collection, _)| {
+            let subscription = self.subscriptions.get(*collection).zip(rings.get(collection));
             subscription.is_some_and(|(it, ring)| !it.may_lack_nothing(ring))
-        })
+        });
+        let first = sure.min_by_key(|(_, next)| next.order());
+        first.is_some_and(|(_, next)| self.can_go_on(next, rings))
+    }
+
+    fn can_go_on(&self, next: Upcoming<'_>, rings: &Rings) -> bool {
+        next.entry()
+            .is_none_or(|entry| !self.awaits_verdict(entry) && !self.is_kept_back(entry, rings))
     }
 
     /// The live streams that are behind their rings, each with its next change.
