@@ -101,10 +101,7 @@ impl fmt::Debug for Events {
 pub struct StatusWatch(pub(crate) Receiver<Option<Status>>);
 
 impl StatusWatch {
-    /// The next status, as soon as there is a new one; `None` when the client has ended. May be dropped
-    /// and called again. From inside a callback of the app (see
-    /// [`SyncError::InsideCallback`](crate::SyncError::InsideCallback)) it is also `None` if there
-    /// is nothing yet.
+    /// The next status, as [`Watch::next`] gives an update.
     pub async fn next(&mut self) -> Option<Status> {
         poll_fn(|context| outside_callbacks(self.0.poll(context))).await
     }
