@@ -294,6 +294,9 @@ pub struct Published {
     pub origin: Option<Origin>,
     /// `true` if it belongs to the same unit as the change before it. Readers see a unit at once.
     pub joined: bool,
+    /// `true` if an ack tells its writer of all of it: they may read the record after it, and what they could
+    /// not read before, it has brought.
+    pub(crate) told_by_ack: bool,
     /// The scopes of the record; `None` if it was in none and is in none.
     pub(crate) scopes: Option<Box<ScopeChange>>,
 }

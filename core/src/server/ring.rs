@@ -175,6 +175,8 @@ pub(crate) struct Entry {
     /// The record after it, where [`RingLimits::documents`] keeps it and it is not deleted.
     pub(crate) document: Option<Document>,
     deleted: bool,
+    /// `true` if an ack tells its writer of all of it.
+    told_by_ack: bool,
     /// `true` if the record may not have been there before, or not be there after it.
     comes_or_goes: bool,
     /// `true` if it is not alone in its unit.
@@ -207,7 +209,7 @@ struct Group {
 
 impl Entry {
     fn new(published: &Published, group: Group, limits: &RingLimits, keeps_plain: bool) -> Self {
-        let Published { collection, record_id, change, seq, document, origin, scopes, joined: _ } =
+        let Published { collection, record_id, change, seq, document, origin, scopes, .. } =
             published;
         let is_update = change.change.kind == WriteKind::Update;
         let of_record = scopes.as_ref().filter(|_| is_update);
@@ -238,6 +240,7 @@ impl Entry {
             user: change.user_id.clone(),
             document: document.clone().filter(|_| limits.documents),
             deleted: document.is_none(),
+            told_by_ack: published.told_by_ack,
             comes_or_goes: !is_update,
             frame: marked(change, None, prev, Level::Resumable),
             plain,
@@ -270,14 +273,16 @@ impl Entry {
         }
     }
 
-    /// Returns `true` if a writer who follows these scopes can tell the record by the ack in its place.
-    pub(crate) fn is_told_by_ack(&self, scopes: &BTreeSet<Scope>) -> bool {
-        match self.effect_on(scopes) {
+    /// Returns `true` if its writer, who follows the collection or these scopes, can tell the record by the ack
+    /// in its place.
+    pub(crate) fn is_told_by_ack(&self, scopes: Option<&ScopeSet>) -> bool {
+        let in_scopes = |scopes: &ScopeSet| match self.effect_on(scopes) {
             Effect::Changes | Effect::Leaves => true,
             // an insert is all of the record
             Effect::Enters => self.scopes.as_ref().is_some_and(|own| own.entering.is_none()),
             Effect::None => false,
-        }
+        };
+        self.told_by_ack && scopes.is_none_or(in_scopes)
     }
 
     /// The frame that tells a reader of scopes of this effect.

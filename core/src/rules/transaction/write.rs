@@ -375,6 +375,7 @@ impl<'a> Writer<'a> {
         if let Some(message) = reason {
             return Ok(self.outcome(&subject, asked.number, refused(message)));
         }
+        let knew = asked.change.kind != WriteKind::Update || self.may_read(&subject)?;
         let head = subject.head;
         let mut record = self.successor(&subject, &asked, version.unwrap_or(0) + 1, after);
         let last = record.last;
@@ -385,19 +386,22 @@ impl<'a> Writer<'a> {
             return Ok(self.outcome(&subject, asked.number, refused(message)));
         }
         self.store(&subject, &record, row, batch);
+        let (change, above) = (record.change_above(head.seq), record.change_above(asked.floor));
+        let document = record.document.clone();
+        subject.record = Some(record);
+        let may_read = self.may_read(&subject)?;
         self.published.push(Published {
             collection: subject.collection.clone(),
             record_id: subject.id.clone(),
-            change: record.change_above(head.seq),
+            change,
             seq: last.seq,
-            document: record.document.clone(),
+            document,
             origin: asked.origin,
             joined: false,
+            told_by_ack: knew && may_read,
             scopes,
         });
-        let above = record.change_above(asked.floor);
-        subject.record = Some(record);
-        let echo = if self.may_read(&subject)? {
+        let echo = if may_read {
             Some(above)
         } else {
             // without the others' changes, it would take the echo for the whole record

@@ -457,7 +457,7 @@ impl Session {
                     if self.verdicts.holds(number, entry.seq)
                         || self.verdicts.unit_of(number).is_some() =>
                 {
-                    if scopes.is_none_or(|scopes| entry.is_told_by_ack(scopes)) {
+                    if entry.is_told_by_ack(scopes) {
                         return NextChange::Own(number);
                     }
                 }

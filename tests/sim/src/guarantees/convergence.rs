@@ -18,16 +18,13 @@ pub fn convergence(world: &World) -> Result<(), String> {
         let head = report.collections.get(collection);
         for (index, device) in world.devices.iter().enumerate() {
             let records = device.replica.get_all(collection).map_err(|error| error.message)?;
-            let mut held: BTreeMap<_, _> =
+            let held: BTreeMap<_, _> =
                 records.into_iter().map(|record| (record.id, record.document)).collect();
             let user = device.config.token.as_ref().map(|token| token.reveal());
             let (mut may_see, partial) = may_see(world, user, collection, &server);
             let status = device.replica.status();
             let status = &status.collections[collection];
             may_see.retain(|_, record| is_held(status, record));
-            held.retain(|id, _| {
-                may_see.contains_key(id) || !world.has_given_away(index, collection, id)
-            });
             if held != may_see {
                 return Err(format!(
                     "device {index} holds {held:?} of {collection}, the server {may_see:?}"

@@ -36,9 +36,6 @@ pub(super) struct Rights {
     states: BTreeMap<u64, Vec<(Place, Document)>>,
     /// The users who have written each, which an ack may show them whatever else they may read.
     authors: BTreeMap<u64, BTreeSet<UserId>>,
-    /// The records that a user has written last, and by that put out of their own sight: what an ack says
-    /// of them stays until the stream tells more.
-    given_away: BTreeMap<Place, UserId>,
 }
 
 /// The user of a token, with claims where it has some.
@@ -61,14 +58,9 @@ impl Rights {
     /// Keeps in mind what a change has made of a record. Says whether its author has put it out of their own
     /// sight.
     fn remember(&mut self, change: &Committed, author: Option<&Bearer>) -> bool {
-        self.given_away.remove(&change.place);
         let Some(after) = &change.after else { return false };
-        if let Some(author) = author
-            && !self.rulebook.shows(author, &change.place.0, after, &self.members)
-        {
-            self.given_away.insert(change.place.clone(), author.user().id);
-        }
-        let before = tokens(change.before.as_ref());
+        let shows = |by| self.rulebook.shows(by, &change.place.0, after, &self.members);
+        let gives_away = author.is_some_and(|author| !shows(author));
         for token in tokens(Some(after)) {
             let state = (change.place.clone(), after.clone());
             self.states.entry(token).or_default().push(state);
@@ -76,7 +68,15 @@ impl Rights {
                 self.authors.entry(token).or_default().insert(author.user().id);
             }
         }
-        self.given_away.contains_key(&change.place)
+        // whosever values they are, an ack returns what was sent
+        let before = |name: &str| change.before.as_ref().and_then(|before| before.text(name));
+        let sent = after.iter().filter(|(name, text)| before(name) != Some(text));
+        let sent: String = sent.map(|(name, text)| format!("\"{name}\":{text},")).collect();
+        for token in canaries(&sent) {
+            let authors = author.map(|author| author.user().id);
+            self.authors.entry(token).or_default().extend(authors);
+        }
+        gives_away
     }
 
     fn forbidden_in(&self, by: &Bearer, said: &[u8]) -> Option<u64> {
@@ -119,7 +119,6 @@ impl World {
             strangers: BTreeMap::new(),
             states: BTreeMap::new(),
             authors: BTreeMap::new(),
-            given_away: BTreeMap::new(),
         });
     }
 
@@ -142,14 +141,6 @@ impl World {
         let mut records = self.server_records(collection);
         records.retain(|_, record| rulebook.shows(&by, collection, record, members));
         Some((records, rulebook.shows_all(&by, collection)))
-    }
-
-    /// Returns `true` if a device may still show a record that it has given away itself.
-    #[must_use]
-    pub fn has_given_away(&self, device: usize, collection: &Collection, id: &RecordId) -> bool {
-        let place = (collection.clone(), id.clone());
-        let author = self.rights.as_ref().and_then(|rights| rights.given_away.get(&place));
-        author.is_some_and(|author| *author.as_str() == *self.devices[device].config.user)
     }
 
     /// Returns `true` if the bearer of a token may read nothing of a collection.
