@@ -151,11 +151,28 @@ impl GrantedSet {
     /// The scopes, and the position at which the catch-up of a reader begins: with other rights that of one
     /// who holds nothing (PROTOCOL 8.35).
     pub(crate) fn start(self, place: Place, sight: Sight) -> (NamedSet, ScopeSet, Position) {
-        let (scopes, Place { cursor, resume, rights }) = (self.set.scopes(), place);
-        let position = if sight.keeps_cursor(rights) {
-            Position::StartOfSet { cursor, resume, places: self.places }
+        let keeps = sight.keeps_cursor(place.rights);
+        self.start_at(place, keeps)
+    }
+
+    /// The same for a pull. A run that is under way goes on, whatever rights look at: of one that never began
+    /// anew at its end, nobody would learn what they have seen meanwhile (PROTOCOL 8.35).
+    pub(crate) fn pull(self, place: Place, sight: Sight) -> (NamedSet, ScopeSet, Position) {
+        let loads = self.places.iter().any(|(_, place)| *place != ScopePlace::Loaded);
+        let under_way = loads || place.resume.is_some();
+        let keeps = if under_way {
+            sight.keeps_run(place.rights)
         } else {
-            self.set.reload()
+            sight.keeps_cursor(place.rights)
+        };
+        self.start_at(place, keeps)
+    }
+
+    fn start_at(self, place: Place, keeps: bool) -> (NamedSet, ScopeSet, Position) {
+        let (scopes, Place { cursor, resume, .. }) = (self.set.scopes(), place);
+        let position = match keeps {
+            true => Position::StartOfSet { cursor, resume, places: self.places },
+            false => self.set.reload(),
         };
         (self.set, scopes, position)
     }

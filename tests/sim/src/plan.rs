@@ -345,7 +345,9 @@ impl Plan {
     /// The server has rules, by which everybody sees a part only.
     fn rule(&mut self, ruling: Ruling) {
         (self.users, self.guests, self.partial) = (true, 0, true);
-        (self.caps, self.scoping, self.rates.rights) = (Caps::default(), None, 0);
+        (self.caps, self.rates.rights) = (Caps::default(), 0);
+        // a stream whose rights look at other records begins again with each connection
+        self.thin = None;
         self.ruling = Some(ruling);
     }
 

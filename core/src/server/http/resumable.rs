@@ -281,7 +281,7 @@ fn pull_set(
     };
     let sight = Sight::new(granted.access, policy, &by, &collection);
     let partial = granted.access.is_partial();
-    let (set, scopes, position) = granted.start(place(&from), sight);
+    let (set, scopes, position) = granted.pull(place(&from), sight);
     let reader = Reader {
         scopes: Some(scopes),
         collection,

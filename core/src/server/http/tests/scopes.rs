@@ -134,3 +134,58 @@ fn a_policy_holds_within_a_scope() {
         assert!(body.contains("\"1\"") && !body.contains("secret"), "{body}");
     }
 }
+
+/// Its rights look at other records.
+struct Looking;
+
+impl Policy for Looking {
+    fn read(&self, _: Option<&UserId>, _: &Collection) -> Access {
+        Access::Related
+    }
+
+    fn stamp(&self, _: &Asker<'_>, _: &Collection) -> u64 {
+        7
+    }
+}
+
+/// Pulls a set of two scopes until it is in step, at most ten times. Returns what was pulled, briefly.
+fn pull_all(store: &mut Store) -> Vec<String> {
+    let scope = |name: &str, place: &str| format!(r#"{{"by":["room"],"is":["{name}"]{place}}}"#);
+    let (mut from, mut told) = (String::new(), Vec::new());
+    let mut places = [",\"new\":true", ",\"new\":true"];
+    for _ in 0..10 {
+        let scopes = [("1", places[0]), ("2", places[1])].map(|(name, place)| scope(name, place));
+        let body = format!(
+            r#"{{"collection":"todos","set":1,"limit":1,"scopes":[{}]{from}}}"#,
+            scopes.join(",")
+        );
+        let limits = ServerLimits::default();
+        let reply = ask_with(store, &Looking, &limits, "POST", PULL_PATH, &body);
+        let page: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        for message in page["messages"].as_array().unwrap() {
+            let scope = message["metadata"]["scope"]["is"][0].as_str().unwrap_or_default();
+            let mode = message["metadata"]["mode"].as_str().unwrap_or_default();
+            told.push(format!("{} {scope}{mode}", message["type"].as_str().unwrap()));
+            match scope {
+                "1" => places[0] = "",
+                "2" => places[1] = "",
+                _ => {}
+            }
+        }
+        if told.last().is_some_and(|last| last.starts_with("synced")) {
+            return told;
+        }
+        from = r#","cursor":{"epoch":"e1","seq":2},"rights":"0000000000000007""#.into();
+    }
+    told
+}
+
+#[test]
+fn a_set_that_is_pulled_is_loaded_whatever_its_rights_look_at() {
+    let store = &mut Store::new();
+    declare(store, &["room"]);
+    put(store, "a", r#"{"room":"1"}"#);
+    put(store, "b", r#"{"room":"2"}"#);
+    let first = ["subscribed snapshot", "sync 1", "subscribed delta", "sync 2", "synced "];
+    assert_eq!(pull_all(store), first);
+}
