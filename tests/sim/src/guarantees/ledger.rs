@@ -9,7 +9,7 @@ use synclayer_core::{
 use crate::guarantees::times::Times;
 use crate::invariants::Findings;
 use crate::plan::{Plan, Strategy};
-use crate::world::Place;
+use crate::world::{Owner, Place};
 
 /// Nobody of ours: the author of what comes by level 1.
 pub const STRANGER: usize = usize::MAX;
@@ -384,11 +384,12 @@ impl Ledger {
         self.plan.scoping.is_some() || self.plan.ruling.is_some()
     }
 
-    /// Returns `true` if a value in the contested field is the device's own, and the record may have gone
-    /// out of its sight since.
-    pub(super) fn wrote_out_of_sight(&self, device: usize, found: u64) -> bool {
+    /// Returns `true` if a value in the contested field is the device's own, or was put there by it, and the
+    /// record may have gone out of its sight since.
+    pub(super) fn wrote_out_of_sight(&self, device: usize, found: u64, by: Option<Owner>) -> bool {
         let own = |write: &Write| self.is_own(device, write.device);
-        self.goes_out_of_sight() && self.write(found).is_some_and(own)
+        let has_put = matches!(by, Some(Owner::Device(other)) if self.is_own(device, other));
+        self.goes_out_of_sight() && (has_put || self.write(found).is_some_and(own))
     }
 
     /// Returns `true` if a strategy had decided about a write of the device that left this value as it

@@ -104,6 +104,12 @@ fn half_shown(
             return Ok(());
         }
         let field = format!("t{token}");
+        // an author who sees it no longer may put another record in its place
+        let present = world.histories().present().now(&write.place);
+        let is_there = present.is_some_and(|record| record.text(&field).is_some());
+        if ledger.goes_out_of_sight() && write.applied && !is_there {
+            return Ok(());
+        }
         shown.push(record.is_some_and(|record| record.document.text(&field).is_some()));
     }
     if shown.contains(&true) && shown.contains(&false) {

@@ -11,7 +11,8 @@ use crate::world::Committed;
 /// When it is.
 pub fn no_lost_update(ledger: &Ledger, committed: &Committed, device: usize) -> Result<(), String> {
     let (found, after) = (hot(committed.before.as_ref()).1, hot(committed.after.as_ref()).1);
-    if committed.before.is_none() || found == after || ledger.wrote_out_of_sight(device, found) {
+    let is_new = committed.before.is_none() || found == after;
+    if is_new || ledger.wrote_out_of_sight(device, found, committed.before_by) {
         return Ok(());
     }
     let place = &committed.place;

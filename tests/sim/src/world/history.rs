@@ -35,6 +35,8 @@ pub struct Committed {
     pub numbered: Option<(ClientId, MutationNumber)>,
     /// `true` if a write of this client with this number, or a larger one, was applied before.
     pub repeated: bool,
+    /// The device that wrote the contested field last before it, whosever value it put there.
+    pub before_by: Option<Owner>,
 }
 
 /// The states that the records of one history have been in, each with the seq of its change.
@@ -43,6 +45,8 @@ pub struct History {
     states: BTreeMap<Place, Vec<(Seq, Option<Document>)>>,
     /// The number of each client's last applied write.
     numbers: BTreeMap<ClientId, MutationNumber>,
+    /// The devices that wrote the contested fields of the records last.
+    writers: BTreeMap<Place, Owner>,
 }
 
 impl History {
@@ -146,7 +150,27 @@ impl History {
         }
         let (seq, kind) = (change.seq, change.change.change.kind);
         let (timestamp, at) = (change.change.timestamp, change.change.at.clone());
-        Committed { place, seq, kind, timestamp, at, before, after, owner, numbered, repeated }
+        let before_by = self.writers.get(&place).copied();
+        let contested = |record: &Option<Document>| record.as_ref()?.text("hot").map(str::to_owned);
+        let has_written = kind != WriteKind::Update || contested(&before) != contested(&after);
+        match owner {
+            Some(owner) if has_written => drop(self.writers.insert(place.clone(), owner)),
+            None if has_written => drop(self.writers.remove(&place)),
+            Some(_) | None => {}
+        }
+        Committed {
+            place,
+            seq,
+            kind,
+            timestamp,
+            at,
+            before,
+            after,
+            owner,
+            numbered,
+            repeated,
+            before_by,
+        }
     }
 }
 
