@@ -64,9 +64,6 @@ impl Rights {
         for token in tokens(Some(after)) {
             let state = (change.place.clone(), after.clone());
             self.states.entry(token).or_default().push(state);
-            if let (Some(author), false) = (author, before.contains(&token)) {
-                self.authors.entry(token).or_default().insert(author.user().id);
-            }
         }
         // whosever values they are, an ack returns what was sent
         let before = |name: &str| change.before.as_ref().and_then(|before| before.text(name));
