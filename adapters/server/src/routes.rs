@@ -232,16 +232,17 @@ async fn answer(
     principal: &Principal,
     account: &mut Account,
 ) -> Reply {
+    let policy = &*shared.config.policy;
     match call {
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
             let outcome = shared.commits.run(principal, write.transaction().clone()).await;
-            write.reply(shared.clock.now().wall, &shared.limits, outcome)
+            write.reply(shared.clock.now().wall, &shared.limits, policy, outcome)
         }
         Call::Read(read) => {
             match shared.read(read.request().clone(), principal.clone(), account).await {
-                Ok(answer) => read.reply(Ok(answer)),
-                Err(ReadError::Store(error)) => read.reply(Err(error)),
+                Ok(answer) => read.reply(policy, Ok(answer)),
+                Err(ReadError::Store(error)) => read.reply(policy, Err(error)),
                 Err(ReadError::TooLong) => too_long(),
                 Err(ReadError::Busy | ReadError::SetBack) => busy(),
             }

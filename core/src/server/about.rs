@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::protocol::message::{Ack, ErrorCode, ErrorMessage, FailedMember, ServerChange};
 use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
 use crate::protocol::time::Timestamp;
-use crate::rules::transaction::{Outcome, Verdict};
+use crate::rules::transaction::{Outcome, PushOutcome, TransactionAnswer, Verdict};
 
 /// The refusal of a client id of a user who has as many as one may have.
 pub(super) fn too_many_clients(most: u64) -> String {
@@ -15,6 +15,36 @@ pub(super) fn too_many_clients(most: u64) -> String {
         "this user has {most} client ids, and may have no more: go on with a store that is there, or \
          wait until ids that are no longer used are removed"
     )
+}
+
+/// The rights have changed since this was decided: it shows no record any more. What can't be told without one
+/// is to be tried again, by the rights of now.
+pub(super) fn hide_records(answer: &mut TransactionAnswer) {
+    let outcomes = match answer {
+        TransactionAnswer::Writes(outcomes)
+        | TransactionAnswer::Pushed(PushOutcome::Judged { outcomes, .. }) => {
+            outcomes.as_mut_slice()
+        }
+        TransactionAnswer::Plain(outcome) => core::slice::from_mut(outcome),
+        TransactionAnswer::Hello(_)
+        | TransactionAnswer::PlainUnit(_)
+        | TransactionAnswer::Pushed(PushOutcome::Superseded | PushOutcome::OtherEpoch)
+        | TransactionAnswer::Swept(_)
+        | TransactionAnswer::Begun => &mut [],
+    };
+    for outcome in outcomes {
+        match &mut outcome.verdict {
+            Verdict::Applied { echo, .. } => *echo = None,
+            Verdict::Conflict { .. } => {
+                let message = "the rights of this user have changed meanwhile: try again".into();
+                outcome.verdict = Verdict::Refused { code: ErrorCode::ServerError, message };
+            }
+            Verdict::Unchanged { .. }
+            | Verdict::Refused { .. }
+            | Verdict::Superseded
+            | Verdict::OutOfOrder { .. } => {}
+        }
+    }
 }
 
 /// A write, as its verdict names it.

@@ -7,6 +7,7 @@
 //!                   └─ Call::Read(read)        read.request()      … read.reply(outcome)
 //! ```
 
+mod grounds;
 mod plain;
 mod resumable;
 mod transaction;
@@ -19,6 +20,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use self::grounds::Grounds;
+use super::about::hide_records;
 use super::limits::ServerLimits;
 use super::sets::NamedSet;
 use super::sight::Sight;
@@ -71,6 +74,7 @@ pub enum Call {
 pub struct WriteCall {
     transaction: Transaction,
     expected: ExpectedReply,
+    grounds: Grounds,
 }
 
 /// The reply that a request that writes expects.
@@ -91,6 +95,7 @@ enum ExpectedReply {
 pub struct ReadCall {
     request: ReadRequest,
     wanted: Wanted,
+    grounds: Grounds,
 }
 
 /// The reply that a request that reads expects.
@@ -135,12 +140,23 @@ impl Request<'_> {
     /// let request = Request { method: "GET", path, query, body: b"", user: None };
     /// let Call::Read(read) = request.call(&limits, &AllowAll) else { panic!("it reads") };
     /// let found = read.request().run(&rows, &AllowAll);
-    /// let reply = read.reply(found);
+    /// let reply = read.reply(&AllowAll, found);
     /// assert_eq!((reply.status, &*reply.body), (200, &br#"{"records":[],"protocol":2}"#[..]));
     /// ```
     #[must_use]
     pub fn call(&self, limits: &ServerLimits, policy: &dyn Policy) -> Call {
-        plan(self, limits, policy).unwrap_or_else(Call::Immediate)
+        match plan(self, limits, policy).unwrap_or_else(Call::Immediate) {
+            Call::Transact(write) => {
+                let grounds = Grounds::of_writes(&write.transaction, self.user.as_ref(), policy);
+                Call::Transact(WriteCall { grounds, ..write })
+            }
+            Call::Read(read) => {
+                let collections = [&read.request.reader().collection];
+                let grounds = Grounds::new(collections, self.user.as_ref(), policy);
+                Call::Read(ReadCall { grounds, ..read })
+            }
+            immediate @ Call::Immediate(_) => immediate,
+        }
     }
 }
 
@@ -247,6 +263,10 @@ fn invalid(message: &str) -> Reply {
 }
 
 impl WriteCall {
+    fn new(transaction: Transaction, expected: ExpectedReply) -> Self {
+        Self { transaction, expected, grounds: Grounds::default() }
+    }
+
     /// The transaction to decide and commit.
     #[must_use]
     pub fn transaction(&self) -> &Transaction {
@@ -276,14 +296,21 @@ impl WriteCall {
         Ok(())
     }
 
-    /// The reply, once the outcome is durable or known to be missing.
+    /// The reply, once the outcome is durable or known to be missing. If the user's rights have changed since
+    /// the call came, it shows no record: a conflict is to be tried again (`SERVER_ERROR`).
     #[must_use]
     pub fn reply(
         self,
         now: Timestamp,
         limits: &ServerLimits,
-        outcome: Result<TransactionAnswer, TransactError>,
+        policy: &dyn Policy,
+        mut outcome: Result<TransactionAnswer, TransactError>,
     ) -> Reply {
+        if let Ok(answer) = &mut outcome
+            && !self.grounds.hold(policy)
+        {
+            hide_records(answer);
+        }
         match (self.expected, outcome) {
             (ExpectedReply::Session { user }, Ok(TransactionAnswer::Hello(answer))) => {
                 resumable::session_opened(answer, user, now, limits)
@@ -321,15 +348,24 @@ impl WriteCall {
 }
 
 impl ReadCall {
+    fn new(request: ReadRequest, wanted: Wanted) -> Self {
+        Self { request, wanted, grounds: Grounds::default() }
+    }
+
     /// The data to read.
     #[must_use]
     pub fn request(&self) -> &ReadRequest {
         &self.request
     }
 
-    /// The reply.
+    /// The reply. If the user's rights have changed since the call came, it is 503, and the call may be made
+    /// again.
     #[must_use]
-    pub fn reply(self, outcome: Result<ReadAnswer, StoreError>) -> Reply {
+    pub fn reply(self, policy: &dyn Policy, outcome: Result<ReadAnswer, StoreError>) -> Reply {
+        if !self.grounds.hold(policy) {
+            let message = "the rights of this user have changed meanwhile: ask again";
+            return Reply::not_yet(&self.request.reader().collection, message);
+        }
         match (self.wanted, outcome) {
             (Wanted::Records, Ok(ReadAnswer::Found(records))) => {
                 plain::found(&self.request, records)
@@ -340,7 +376,7 @@ impl ReadCall {
                 resumable::page(self.request.reader(), from, (&set, rights), pulled)
             }
             (_, Ok(ReadAnswer::Refused { code: ErrorCode::ServerError, message })) => {
-                Reply::building(&self.request.reader().collection, &message)
+                Reply::not_yet(&self.request.reader().collection, &message)
             }
             (_, Ok(ReadAnswer::Refused { code, message })) => Reply::error(code, &message),
             (
@@ -385,8 +421,8 @@ impl Reply {
         reply
     }
 
-    /// Rows of this collection are being built: others are served meanwhile.
-    fn building(collection: &Collection, message: &str) -> Self {
+    /// This collection can't be served at the moment: others are meanwhile.
+    fn not_yet(collection: &Collection, message: &str) -> Self {
         let mut reply = Self::later(503, &ErrorCode::ServerError, message, BUILDING);
         let mut name = Vec::new();
         write_json_string(&mut name, collection);

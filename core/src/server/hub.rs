@@ -416,7 +416,7 @@ impl Hub {
                 self.answers.push_back(PendingAnswer { conn, input: ticket.answer(answer) });
             }
             (JobKind::Call(call, write), answer) => {
-                let reply = write.reply(now.wall, &self.limits, answer);
+                let reply = write.reply(now.wall, &self.limits, &*self.policy, answer);
                 out.push(HubAction::Reply { call, reply });
             }
             (JobKind::Sweep(sweep, _), Ok(TransactionAnswer::Swept(swept))) => {
@@ -472,7 +472,7 @@ impl Hub {
                 self.answers.push_back(PendingAnswer { conn, input: ticket.answer(found) });
             }
             ReadKind::Call(call, read) => {
-                out.push(HubAction::Reply { call, reply: read.reply(found) })
+                out.push(HubAction::Reply { call, reply: read.reply(&*self.policy, found) })
             }
         }
     }

@@ -139,6 +139,8 @@ struct PendingTransaction {
     writes: Vec<(Collection, RecordId, Option<MutationNumber>)>,
     /// The first number that was new.
     first: MutationNumber,
+    /// `true` if the rights of the user have changed since.
+    outdated: bool,
 }
 
 /// Everything that the handling of one input uses.

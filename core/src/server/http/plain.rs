@@ -92,7 +92,7 @@ fn write(
         timestamp,
         base_version,
     });
-    Call::Transact(WriteCall { transaction, expected: ExpectedReply::Plain { record_id, kind } })
+    Call::Transact(WriteCall::new(transaction, ExpectedReply::Plain { record_id, kind }))
 }
 
 pub(super) fn delete(request: &Request<'_>, collection: Collection, record: RecordId) -> Call {
@@ -109,7 +109,7 @@ pub(super) fn query(
     let query = parse_query(parameters)?;
     let (reader, _) = reader(request, collection, &query.scope, policy)?;
     let request = ReadRequest::Query { reader, query, bytes: limits.answer_bytes };
-    Ok(Call::Read(ReadCall { request, wanted: Wanted::Records }))
+    Ok(Call::Read(ReadCall::new(request, Wanted::Records)))
 }
 
 /// Of a query's parameters those count that choose fields.
@@ -125,7 +125,7 @@ pub(super) fn record(
     let HttpQuery { fields, exclude_fields, .. } = parse_query(parameters)?;
     let query = HttpQuery { id: Some(id), fields, exclude_fields, ..HttpQuery::default() };
     let request = ReadRequest::Query { reader, query, bytes: limits.answer_bytes };
-    Ok(Call::Read(ReadCall { request, wanted: Wanted::Record }))
+    Ok(Call::Read(ReadCall::new(request, Wanted::Record)))
 }
 
 /// Parameters that this version does not know are ignored, as apps of SyncLayer 1.7 expect it, unless

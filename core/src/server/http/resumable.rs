@@ -33,7 +33,7 @@ pub(super) fn session(request: &Request<'_>, limits: &ServerLimits) -> Result<Ca
     let Hello { client_id: client, session } = hello;
     let user = request.user.as_ref().map(|user| user.id.clone());
     let transaction = Transaction::Hello { client, user: user.clone(), session };
-    Ok(Call::Transact(WriteCall { transaction, expected: ExpectedReply::Session { user } }))
+    Ok(Call::Transact(WriteCall::new(transaction, ExpectedReply::Session { user })))
 }
 
 pub(super) fn session_opened(
@@ -79,7 +79,7 @@ pub(super) fn push(request: &Request<'_>, limits: &ServerLimits) -> Result<Call,
         epoch: push.head.epoch,
         writes,
     });
-    Ok(Call::Transact(WriteCall { transaction, expected: ExpectedReply::Push { unheard } }))
+    Ok(Call::Transact(WriteCall::new(transaction, ExpectedReply::Push { unheard })))
 }
 
 /// The writes up to the first that can't be read, and the verdict on that one. What comes behind
@@ -291,10 +291,8 @@ fn pull_set(
     };
     let limits = page_limits(limit, page_bytes, limits);
     let request = ReadRequest::Pull { reader, position, limits, client };
-    Ok(Call::Read(ReadCall {
-        request,
-        wanted: Wanted::Page(Box::new((from, set, sight.rights()))),
-    }))
+    let wanted = Wanted::Page(Box::new((from, set, sight.rights())));
+    Ok(Call::Read(ReadCall::new(request, wanted)))
 }
 
 /// The place that the reader has reached.
@@ -325,10 +323,8 @@ pub(super) fn pull(
     let limits = page_limits(limit, page_bytes, limits);
     let request = ReadRequest::Pull { reader, position, limits, client };
     let set = NamedSet { number: from.set, ..NamedSet::default() };
-    Ok(Call::Read(ReadCall {
-        request,
-        wanted: Wanted::Page(Box::new((from, set, sight.rights()))),
-    }))
+    let wanted = Wanted::Page(Box::new((from, set, sight.rights())));
+    Ok(Call::Read(ReadCall::new(request, wanted)))
 }
 
 pub(super) fn page(

@@ -1,4 +1,5 @@
 mod converge;
+mod grounds;
 mod resumable;
 mod scopes;
 
@@ -45,11 +46,11 @@ fn ask_with(
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
             let answer = store.commit_with(write.transaction(), policy);
-            write.reply(store.now, limits, Ok(answer))
+            write.reply(store.now, limits, policy, Ok(answer))
         }
         Call::Read(read) => {
             let answer = read.request().run(&store.rows, policy);
-            read.reply(answer)
+            read.reply(policy, answer)
         }
     }
 }
@@ -361,8 +362,14 @@ fn a_failed_database_is_told_apart_from_a_lost_answer() {
     };
     let error = || StoreError::new(StoreErrorKind::Other, "fire");
     let (now, limits) = (Timestamp(0), ServerLimits::default());
-    assert_eq!(write().reply(now, &limits, Err(TransactError::Failed(error()))).status, 503);
-    assert_eq!(write().reply(now, &limits, Err(TransactError::Unknown(error()))).status, 500);
+    assert_eq!(
+        write().reply(now, &limits, &AllowAll, Err(TransactError::Failed(error()))).status,
+        503
+    );
+    assert_eq!(
+        write().reply(now, &limits, &AllowAll, Err(TransactError::Unknown(error()))).status,
+        500
+    );
 }
 
 /// An app of SyncLayer 1.7 queues a PATCH, with the version that it knew, beside each live update.

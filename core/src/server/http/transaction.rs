@@ -58,7 +58,7 @@ pub(super) fn call(request: &Request<'_>, limits: &ServerLimits) -> Result<Call,
         writes,
         past_policy: false,
     });
-    Ok(Call::Transact(WriteCall { transaction, expected: ExpectedReply::PlainUnit }))
+    Ok(Call::Transact(WriteCall::new(transaction, ExpectedReply::PlainUnit)))
 }
 
 fn read(

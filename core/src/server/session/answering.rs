@@ -7,7 +7,7 @@ use super::{Handshake, InputContext, PendingTransaction, Session, TicketAnswer};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
 use crate::protocol::name::{MutationNumber, Seq};
 use crate::rules::transaction::{HelloAnswer, Outcome, TransactError, TransactionAnswer, Verdict};
-use crate::server::about::{About, UnitVerdict, too_many_clients};
+use crate::server::about::{About, UnitVerdict, hide_records, too_many_clients};
 
 impl Session {
     pub(super) fn transacted(
@@ -21,7 +21,13 @@ impl Session {
             self.counters.late_answers += 1;
             return;
         };
-        match report.answer {
+        let mut answer = report.answer;
+        if let Ok(answer) = answer.as_mut()
+            && pending.outdated
+        {
+            hide_records(answer);
+        }
+        match answer {
             Ok(TransactionAnswer::Hello(answer)) => self.hello_answered(answer, cx),
             Ok(TransactionAnswer::Writes(outcomes)) => {
                 let mut outcomes = outcomes.into_iter().peekable();

@@ -120,9 +120,12 @@ impl Session {
         }
     }
 
-    /// Lets no verdict that waits show what was judged by the rights from before. On the next connection a
-    /// write that failed is judged by those of now.
+    /// Lets no verdict that waits, or is being decided, show what was judged by the rights from before. On the
+    /// next connection a write that failed is judged by those of now.
     pub(super) fn hide_verdicts(&mut self, cx: &mut InputContext<'_, '_>) {
+        if let Some(pending) = &mut self.pending_transaction {
+            pending.outdated = true;
+        }
         if self.verdicts.hide_records() {
             self.close(1013, "the rights of this user have changed", cx);
         }

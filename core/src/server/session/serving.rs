@@ -259,7 +259,8 @@ impl Session {
         cx: &mut InputContext<'_, '_>,
     ) {
         let (conn, generation) = (self.conn, self.next_generation());
-        self.pending_transaction = Some(PendingTransaction { generation, writes, first });
+        self.pending_transaction =
+            Some(PendingTransaction { generation, writes, first, outdated: false });
         cx.out.push(SessionAction::Transact(Ticket { conn, generation, question: transaction }));
     }
 

@@ -54,11 +54,11 @@ impl Exchange {
                 assert_eq!(paid, Ok(()), "a push is judged in any case");
                 let answer = self.store.commit_with(write.transaction(), self.policy);
                 let outcome = self.lost.clone().map_or(Ok(answer), Err);
-                write.reply(self.store.now, &self.limits, outcome)
+                write.reply(self.store.now, &self.limits, self.policy, outcome)
             }
             Call::Read(read) => {
                 let answer = read.request().run(&self.store.rows, self.policy);
-                read.reply(answer)
+                read.reply(self.policy, answer)
             }
         }
     }

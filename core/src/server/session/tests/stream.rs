@@ -439,6 +439,26 @@ fn a_verdict_that_waits_shows_nothing_by_earlier_rights() {
 }
 
 #[test]
+fn a_verdict_by_earlier_rights_shows_nothing_when_it_comes() {
+    let mut world = World::new();
+    world.elsewhere("a", insert("{\"n\":1,\"secret\":1}"));
+    world.elsewhere("a", update("{\"n\":2}"));
+    world.connect_resumable(1);
+    world.write(1, 1, "update a", r#"{"n":3}"#, 1);
+    let decided = world.commit();
+    world.policy = Box::new(Guarded);
+    world.input(1, SessionInput::RightsChanged);
+    for (conn, answer) in decided {
+        world.input(conn, answer);
+    }
+    assert_eq!(world.took(1), ["error SERVER_ERROR 1"]);
+    // and it is judged again by those of now
+    world.write(1, 1, "update a", r#"{"n":3}"#, 1);
+    world.settle();
+    assert_eq!(world.took(1), ["error UNAUTHORIZED 1"]);
+}
+
+#[test]
 fn a_ring_without_documents_sends_partial_readers_to_the_store() {
     let mut world = World::new();
     world.policy = Box::new(Guarded);
