@@ -4,6 +4,7 @@
 //! answer, and the changes to publish. Many transactions that wait for the disk share one commit:
 //! the server's committer decides each on top of those before it.
 
+mod caps;
 mod counting;
 mod decide;
 mod declare;
