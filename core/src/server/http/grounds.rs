@@ -8,8 +8,8 @@ use crate::rules::policy::{Asker, Policy, User};
 use crate::rules::transaction::Transaction;
 use crate::server::sight::Sight;
 
-/// What a user may see of collections. Where it is something else when a reply is due, the reply shows
-/// nothing that was found by these rights (PROTOCOL 8.36).
+/// The part of each collection that the user of a call might see when it came. Where it is another one when
+/// the reply is due, the reply shows nothing that was found by these rights (PROTOCOL 8.36).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Grounds {
     user: Option<User>,
