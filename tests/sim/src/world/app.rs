@@ -181,6 +181,9 @@ impl World {
         self.note(|| format!("device {device} wants {collection}: {wanted}"));
         let status = self.devices[device].replica.status().collections;
         let was_whole = status.get(collection).is_some_and(|of| of.scopes.is_none());
+        if !(wanted && was_whole) {
+            self.vouches_no_more(device, collection);
+        }
         self.with(device, |replica, now, actions| {
             if wanted {
                 replica.command(now, Command::Subscribe(collection.clone()), actions);
@@ -188,9 +191,6 @@ impl World {
                 replica.command(now, Command::Unsubscribe(collection.clone()), actions);
             }
         });
-        if !(wanted && was_whole) {
-            self.vouches_no_more(device, collection);
-        }
     }
 
     /// The app of a device says that now is the time to connect.

@@ -103,10 +103,10 @@ impl World {
         };
         let is_unused = scopes.is_empty();
         self.count(if used { "scope used" } else { "scope released" });
-        self.with(device, |replica, now, actions| replica.command(now, command, actions));
         if is_unused {
             self.vouches_no_more(device, collection);
         }
+        self.with(device, |replica, now, actions| replica.command(now, command, actions));
     }
 
     /// The app of a device keeps a scope until it says otherwise.

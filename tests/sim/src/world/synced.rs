@@ -32,14 +32,15 @@ impl World {
     pub fn release(&mut self, device: usize, collection: &Collection) {
         self.count("released collection");
         self.note(|| format!("device {device} uses {collection} no longer"));
+        self.vouches_no_more(device, collection);
         self.with(device, |replica, now, actions| {
             replica.command(now, Command::Release(collection.clone()), actions)
         });
-        self.vouches_no_more(device, collection);
     }
 
     /// A collection is used no longer, or whole instead of by scopes: no call of `synced` says anything
-    /// about it, whoever uses it again before the call is answered.
+    /// about it, whoever uses it again before the call is answered. To be noted before the app asks: an
+    /// answer that is due may share its commit.
     pub(super) fn vouches_no_more(&mut self, device: usize, collection: &Collection) {
         for heads in self.devices[device].waiting_syncs.values_mut() {
             heads.retain(|(known, _)| known != collection);
