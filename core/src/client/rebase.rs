@@ -79,10 +79,11 @@ impl Records<'_> {
             return Ok(());
         };
         let frozen = *first < frozen_until;
+        // expectations change nothing: what others make of the record shows before their verdict
+        let is_written = entries.iter().any(|(_, entry)| entry.expects.is_none());
         let Some(pending) = &mut row.pending else { return Ok(()) };
         if let Some(deferred) = pending.deferred.as_ref().filter(|_| frozen) {
-            // an expectation changes nothing: what others make of the record shows before its verdict
-            if !deferred.withheld && entries.iter().all(|(_, entry)| entry.expects.is_some()) {
+            if !deferred.withheld && !is_written {
                 pending.view.clone_from(&row.server);
             }
             return Ok(());
@@ -102,7 +103,8 @@ impl Records<'_> {
             && entries.iter().any(|(_, entry)| entry.change.meets(&remote))
         {
             if self.decides_later {
-                pending.view = applied(deferred.base.as_ref(), &entries);
+                let shown = if is_written { &deferred.base } else { &row.server };
+                pending.view = applied(shown.as_ref(), &entries);
                 pending.written_at = latest(&entries);
                 pending.deferred = Some(deferred);
                 return Ok(());
