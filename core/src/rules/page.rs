@@ -24,7 +24,7 @@ use super::policy::{Asker, Policy, User};
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
 use super::scope::{Scope, ScopeSet};
 use crate::protocol::document::Document;
-use crate::protocol::hash::Checksum;
+use crate::protocol::hash::{Checksum, RightsTag};
 use crate::protocol::message::{
     Cursor, DeleteReason, ErrorCode, Mode, PageRange, Resume, ServerChange, SyncRecord,
 };
@@ -144,6 +144,13 @@ pub enum Position {
         /// The position in an interrupted run.
         resume: Option<Resume>,
     },
+    /// Before a snapshot, with a cursor that was reached by other rights.
+    Anew {
+        /// The reader's cursor.
+        cursor: Cursor,
+        /// The tag of the rights by which it was reached.
+        rights: Option<RightsTag>,
+    },
     /// Before the run over a set of scopes, with what the reader holds of each.
     StartOfSet {
         /// The reader's cursor.
@@ -198,6 +205,8 @@ pub struct Opened {
     pub head: Seq,
     /// The scopes of the set that the run leaves out, since their keys are not declared.
     pub(crate) refused: Vec<Scope>,
+    /// The rights by which the reader's cursor was reached, if it is valid and does not count for them alone.
+    pub(crate) others: Option<Option<RightsTag>>,
 }
 
 /// The content of a page.
@@ -359,6 +368,14 @@ impl<'a> ReaderView<'a> {
                 self.first_of_set(cursor.as_ref(), resume.as_ref(), places, limits)
             }
             Position::Set(position) => self.page_of_set(position, limits),
+            Position::Anew { cursor, rights } => {
+                let known = self.vouches_for(cursor)?;
+                let mut page = self.page(&self.fresh_snapshot(), limits)?;
+                let opened =
+                    Opened { others: known.then_some(*rights), ..self.opened(Mode::Snapshot) };
+                page.opened = Some(opened.into());
+                Ok(Ok(page))
+            }
             Position::Start { .. }
             | Position::Now
             | Position::Delta { .. }
@@ -381,6 +398,7 @@ impl<'a> ReaderView<'a> {
             }
             Position::Delta { .. }
             | Position::Snapshot { .. }
+            | Position::Anew { .. }
             | Position::StartOfSet { .. }
             | Position::Set(_) => (position.clone(), false),
         };
@@ -394,6 +412,7 @@ impl<'a> ReaderView<'a> {
             }
             Position::Delta { floor, after } => (Mode::Delta, self.delta(*floor, *after, limits)?),
             Position::Start { .. }
+            | Position::Anew { .. }
             | Position::Now
             | Position::StartOfSet { .. }
             | Position::Set(_) => (Mode::Delta, (Content::Changes(Vec::new()), self.done()?)),
@@ -477,6 +496,7 @@ impl<'a> ReaderView<'a> {
             Position::Delta { floor, .. } => *floor,
             Position::Snapshot { snapshot_seq, .. } => *snapshot_seq,
             Position::Start { .. }
+            | Position::Anew { .. }
             | Position::Now
             | Position::StartOfSet { .. }
             | Position::Set(_) => self.head.seq,
@@ -484,7 +504,13 @@ impl<'a> ReaderView<'a> {
     }
 
     fn opened(&self, mode: Mode) -> Opened {
-        Opened { mode, count: self.head.count, head: self.head.seq, refused: Vec::new() }
+        Opened {
+            mode,
+            count: self.head.count,
+            head: self.head.seq,
+            refused: Vec::new(),
+            others: None,
+        }
     }
 
     fn epoch(&self) -> Result<Epoch, StoreError> {

@@ -4,7 +4,10 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::protocol::message::{Ack, ErrorCode, ErrorMessage, FailedMember, ServerChange};
+use crate::protocol::hash::RightsTag;
+use crate::protocol::message::{
+    Ack, ErrorCode, ErrorMessage, FailedMember, Mode, ServerChange, ServerMessage,
+};
 use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
 use crate::protocol::time::Timestamp;
 use crate::rules::transaction::{Outcome, PushOutcome, TransactionAnswer, Verdict};
@@ -15,6 +18,26 @@ pub(super) fn too_many_clients(most: u64) -> String {
         "this user has {most} client ids, and may have no more: go on with a store that is there, or \
          wait until ids that are no longer used are removed"
     )
+}
+
+/// Says that a cursor is valid which was reached by these rights, before a snapshot by others is announced
+/// (PROTOCOL 8.35).
+pub(super) fn known_by_others(
+    collection: &Collection,
+    head: Seq,
+    rights: Option<RightsTag>,
+    set: Option<u64>,
+) -> ServerMessage {
+    ServerMessage::Subscribed {
+        collection: collection.clone(),
+        record_count: None,
+        head: Some(head),
+        mode: Some(Mode::Delta),
+        partial: rights.is_some(),
+        rights,
+        set,
+        refused: Vec::new(),
+    }
 }
 
 /// The rights have changed since this was decided: it shows no record any more. What can't be told without one

@@ -60,9 +60,11 @@ impl Place {
     /// reached says what was seen (PROTOCOL 8.35).
     pub(crate) fn start(self, sight: Sight) -> Position {
         let Self { cursor, resume, rights } = self;
-        Position::Start {
-            cursor: cursor.filter(|_| sight.keeps_cursor(rights)),
-            resume: resume.filter(|_| sight.keeps_run(rights)),
+        match cursor {
+            Some(cursor) if !sight.keeps_cursor(rights) => Position::Anew { cursor, rights },
+            cursor => {
+                Position::Start { cursor, resume: resume.filter(|_| sight.keeps_run(rights)) }
+            }
         }
     }
 }

@@ -98,7 +98,11 @@ impl Position {
                 places.retain(|(scope, _)| !lost.contains(scope));
             }
             Self::Set(position) => position.lose(lost),
-            Self::Start { .. } | Self::Now | Self::Delta { .. } | Self::Snapshot { .. } => {}
+            Self::Start { .. }
+            | Self::Anew { .. }
+            | Self::Now
+            | Self::Delta { .. }
+            | Self::Snapshot { .. } => {}
         }
     }
 }
@@ -451,7 +455,7 @@ impl ReaderView<'_> {
         mode: Mode,
     ) -> Result<Opened, StoreError> {
         let (count, _) = self.sums(keys, position)?;
-        Ok(Opened { mode, count, head: self.head.seq, refused: Vec::new() })
+        Ok(Opened { mode, count, head: self.head.seq, refused: Vec::new(), others: None })
     }
 
     /// The count and the checksum, summed over the scopes of a set.

@@ -23,7 +23,7 @@ use crate::rules::page::{
 };
 use crate::rules::policy::{Asker, Policy};
 use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
-use crate::server::about::{About, UnitVerdict, too_many_clients};
+use crate::server::about::{About, UnitVerdict, known_by_others, too_many_clients};
 use crate::server::limits::ServerLimits;
 use crate::server::sets::{AskedSet, NamedSet, Place};
 use crate::server::sight::Sight;
@@ -351,6 +351,9 @@ fn shown(
     let (collection, partial) = (&reader.collection, reader.partial);
     let Page { opened, content, next, looked: _ } = page;
     let mut messages = Vec::new();
+    let others = opened.as_ref().and_then(|opened| Some((opened.head, opened.others?)));
+    messages
+        .extend(others.map(|(head, rights)| known_by_others(collection, head, rights, set.number)));
     messages.extend(opened.map(|opened| ServerMessage::Subscribed {
         collection: collection.clone(),
         record_count: (!partial).then_some(opened.count),

@@ -12,6 +12,7 @@ use crate::rules::page::{
     Content, Next, Page, PageChange, Position, ReadAnswer, ReadRequest, Reader,
 };
 use crate::rules::policy::Access;
+use crate::server::about::known_by_others;
 use crate::server::http::{BUILDING, millis};
 use crate::server::sets::Filter;
 use crate::store::StoreError;
@@ -102,8 +103,11 @@ impl Session {
             self.counters.late_answers += 1;
             return;
         };
-        if !read.stale {
-            self.answer_read(read, report.answer, cx);
+        match read.stale {
+            false if self.is_serving() => self.answer_read(read, report.answer, cx),
+            // it is read again when a fresh token has come, by the rights of then
+            false if read.whole => self.wanted.push_front((read.collection, read.filter)),
+            false | true => {}
         }
         self.finish_sync(cx);
         self.lift_barriers(cx);
@@ -183,6 +187,9 @@ impl Session {
             if level == Level::Plain && opened.mode == Mode::Snapshot {
                 // level 1 has no words for it: whoever subscribes anew starts afresh
                 return self.close(1013, "the connection fell too far behind", cx);
+            }
+            if let Some(rights) = opened.others.filter(|_| level == Level::Resumable) {
+                self.send_message(&known_by_others(&collection, opened.head, rights, set), cx);
             }
             let subscribed = ServerMessage::Subscribed {
                 collection: collection.clone(),

@@ -59,7 +59,9 @@ impl Session {
         let position = match self.level() {
             Level::Plain => Position::Now,
             // what its rights have looked at so far is known to an earlier connection at most
-            Level::Resumable if sight.access == Access::Related => Place::default().start(sight),
+            Level::Resumable if sight.access == Access::Related => {
+                Place { resume: None, ..place }.start(sight)
+            }
             Level::Resumable => place.start(sight),
         };
         let set = number.map(|number| NamedSet { number: Some(number), ..NamedSet::default() });

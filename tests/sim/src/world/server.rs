@@ -109,6 +109,7 @@ fn resume_of(request: &ReadRequest) -> Option<&Epoch> {
             ..
         } => Some(epoch),
         Position::Start { resume: None, .. }
+        | Position::Anew { .. }
         | Position::Now
         | Position::Delta { .. }
         | Position::Snapshot { .. }
