@@ -393,7 +393,7 @@ impl Checked for Session {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.verdicts.check(|collection| self.live_at(collection))?;
+        self.verdicts.check(self.is_serving(), |collection| self.live_at(collection))?;
         ensure(self.subscriptions.len() <= self.limits.subscriptions, "subscriptions are bounded")?;
         ensure(
             (self.pending_read.is_none() && self.pending_sync.is_none())

@@ -189,7 +189,7 @@ impl Session {
 
     /// Sends the verdicts that wait for nothing more.
     pub(super) fn release(&mut self, cx: &mut InputContext<'_, '_>) {
-        if self.verdicts.len() == 0 || self.closed {
+        if self.verdicts.len() == 0 || !self.is_serving() {
             return;
         }
         self.pass_others(cx.env.rings);

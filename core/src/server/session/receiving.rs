@@ -234,6 +234,7 @@ impl Session {
             Some(user) if self.auth.admit(&user) => {
                 self.send_message(&ServerMessage::Authenticated { user_id: Some(user.id) }, cx);
                 self.recheck_rights(cx);
+                self.release(cx);
                 self.advance(cx);
             }
             Some(_) => {

@@ -135,7 +135,7 @@ impl Session {
 
     /// Sends the `synced` of a collection whose last page has gone out, once it may be sent.
     pub(super) fn finish_sync(&mut self, cx: &mut InputContext<'_, '_>) {
-        if !self.can_finish_sync(cx.env.rings) {
+        if !self.is_serving() || !self.can_finish_sync(cx.env.rings) {
             return;
         }
         let resumable = self.level() == Level::Resumable;

@@ -108,6 +108,31 @@ fn a_fresh_token_goes_on_where_the_expired_one_stopped() {
 }
 
 #[test]
+fn an_answer_that_comes_after_the_token_has_expired_waits_for_a_fresh_one() {
+    let mut world = World::new();
+    world.elsewhere("s", crate::rules::transaction::tests::insert("{}"));
+    world.connect(1, Identity::Known(user("ann").into()));
+    world.hello(1, 1);
+    world.settle();
+    world.took(1);
+    world.subscribe(1, None);
+    world.write(1, 1, "update s", r#"{"n":1}"#, 0);
+    let (pages, verdicts) = (world.read(), world.commit());
+    world.input(1, SessionInput::AuthExpired);
+    for (conn, answer) in pages.into_iter().chain(verdicts) {
+        world.input(conn, answer);
+    }
+    world.settle();
+    assert_eq!(world.took(1), ["error AUTH_EXPIRED"]);
+    world.say(1, AUTH);
+    world.token_is_of(1, Some("ann"));
+    world.settle();
+    let told = world.took(1);
+    assert_eq!(told.first().map(|first| &**first), Some("authenticated Some(\"ann\")"), "{told:?}");
+    assert!(told.iter().any(|frame| frame.starts_with("sync")), "{told:?}");
+}
+
+#[test]
 fn other_claims_of_the_same_token_change_what_is_shown() {
     let claimed = |claims| User {
         claims: Some(Document::parse(claims, &Limits::default()).unwrap()),
