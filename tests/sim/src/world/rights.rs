@@ -18,6 +18,9 @@ use super::history::{Committed, Place};
 use super::http::CallId;
 use super::{World, link::Owner, user_of};
 
+/// The number of earlier sets of memberships by which an answer by HTTP may be judged.
+const LATE: usize = 3;
+
 /// The rights in a world whose server has rules.
 pub(super) struct Rights {
     rulebook: Rulebook,
@@ -25,6 +28,9 @@ pub(super) struct Rights {
     members: BTreeSet<RecordId>,
     /// Those that the server knows to be there: a commit of unknown outcome may have changed others.
     published: BTreeSet<RecordId>,
+    /// Those that there were of late: an answer by HTTP stands for the view, or the commit, in which it was
+    /// found.
+    of_late: VecDeque<BTreeSet<RecordId>>,
     /// The bearers of the tokens of each connection: by the first one the session goes, and the others are
     /// to be told that they are in.
     bearers: BTreeMap<ConnId, VecDeque<Bearer>>,
@@ -44,12 +50,11 @@ pub(super) fn user_with_claims(token: &str) -> User {
 }
 
 impl Rights {
-    /// Returns `true` if a token of a write is in a state of a record that somebody may read.
-    fn may_see(&self, by: &Bearer, token: u64) -> bool {
+    /// Returns `true` if a token of a write is in a state of a record that somebody may read, by one of these
+    /// sets of memberships.
+    fn may_see(&self, by: &Bearer, token: u64, sets: &[&BTreeSet<RecordId>]) -> bool {
         let shows = |(place, document): &(Place, Document)| {
-            [&self.members, &self.published]
-                .iter()
-                .any(|members| self.rulebook.shows(by, &place.0, document, members))
+            sets.iter().any(|members| self.rulebook.shows(by, &place.0, document, members))
         };
         self.authors.get(&token).is_some_and(|all| all.contains(&by.user().id))
             || self.states.get(&token).is_some_and(|states| states.iter().any(shows))
@@ -76,8 +81,11 @@ impl Rights {
         gives_away
     }
 
-    fn forbidden_in(&self, by: &Bearer, said: &[u8]) -> Option<u64> {
-        canaries(&String::from_utf8_lossy(said)).into_iter().find(|token| !self.may_see(by, *token))
+    fn forbidden_in(&self, by: &Bearer, said: &[u8], late: bool) -> Option<u64> {
+        let of_late = self.of_late.iter().filter(|_| late);
+        let sets: Vec<_> = [&self.members, &self.published].into_iter().chain(of_late).collect();
+        let said = canaries(&String::from_utf8_lossy(said));
+        said.into_iter().find(|token| !self.may_see(by, *token, &sets))
     }
 }
 
@@ -111,6 +119,7 @@ impl World {
             rulebook,
             members: BTreeSet::new(),
             published: BTreeSet::new(),
+            of_late: VecDeque::new(),
             bearers: BTreeMap::new(),
             replaced: BTreeSet::new(),
             strangers: BTreeMap::new(),
@@ -237,7 +246,7 @@ impl World {
             self.count("withheld in a stream");
         }
         let Some(rights) = &self.rights else { return };
-        if let Some(token) = rights.forbidden_in(&by, frame) {
+        if let Some(token) = rights.forbidden_in(&by, frame, false) {
             let said = String::from_utf8_lossy(frame).into_owned();
             let what = format!("{conn} of {by:?} is shown {token} in {said}");
             self.fail(Invariant::NothingForbidden, what);
@@ -249,7 +258,7 @@ impl World {
         let Some(rights) = &mut self.rights else { return };
         let stranger = rights.strangers.remove(&call);
         let Some(by) = token.map(Bearer::of).or(stranger) else { return };
-        if let Some(token) = rights.forbidden_in(&by, body) {
+        if let Some(token) = rights.forbidden_in(&by, body, true) {
             let said = String::from_utf8_lossy(body).into_owned();
             let what = format!("{by:?} is shown {token} in the answer {said}");
             self.fail(Invariant::NothingForbidden, what);
@@ -264,8 +273,14 @@ impl World {
             return;
         }
         let members = self.server_records(&memberships()).into_keys().collect();
-        if let Some(rights) = &mut self.rights {
-            rights.members = members;
+        if let Some(rights) = &mut self.rights
+            && rights.members != members
+        {
+            let before = std::mem::replace(&mut rights.members, members);
+            rights.of_late.push_back(before);
+            if rights.of_late.len() > LATE {
+                rights.of_late.pop_front();
+            }
         }
     }
 
