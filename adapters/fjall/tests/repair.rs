@@ -116,11 +116,10 @@ fn sound(path: &Path) -> Records {
         assert_eq!(verify(rows)?.faults, [""; 0]);
         let reader = Reader::from(todos());
         let whole = ReadRequest::Whole { reader, bytes: usize::MAX };
-        let ReadAnswer::Whole(Some(found)) = whole.run(rows, &AllowAll)? else { panic!() };
-        records = found
-            .into_iter()
-            .map(|record| (record.id.to_string(), record.document.to_string()))
-            .collect();
+        let ReadAnswer::Whole(found) = whole.run(rows, &AllowAll)? else { panic!() };
+        let found = found.records.into_iter().flatten();
+        records =
+            found.map(|record| (record.id.to_string(), record.document.to_string())).collect();
         Ok(())
     };
     store.read(read).unwrap();

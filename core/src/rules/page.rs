@@ -108,8 +108,8 @@ pub enum ReadAnswer {
     Page(Page),
     /// The answer to [`ReadRequest::Pull`].
     Pulled(Pulled),
-    /// The answer to [`ReadRequest::Whole`], in order of the ids; `None` if it would be too large.
-    Whole(Option<Vec<SyncRecord>>),
+    /// The answer to [`ReadRequest::Whole`].
+    Whole(Whole),
     /// The answer to [`ReadRequest::Query`]; `None` if it would be too large.
     Found(Option<Vec<FoundRecord>>),
     /// The request can't be answered, or not yet: then the code is [`ErrorCode::ServerError`].
@@ -119,6 +119,15 @@ pub enum ReadAnswer {
         /// The reason, for people.
         message: String,
     },
+}
+
+/// A whole collection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Whole {
+    /// The records in order of their ids; `None` if they would be too large.
+    pub records: Option<Vec<SyncRecord>>,
+    /// The records that the policy has looked at, besides those that it judged.
+    pub(crate) looked: Box<Looked>,
 }
 
 /// A page by HTTP.
@@ -314,12 +323,17 @@ impl ReadRequest {
                     Err((code, message)) => ReadAnswer::Refused { code, message },
                 }
             }
-            Self::Whole { bytes, .. } => ReadAnswer::Whole(view.whole(*bytes)?),
+            Self::Whole { bytes, .. } => {
+                let records = view.whole(*bytes)?;
+                ReadAnswer::Whole(Whole { records, looked: Box::default() })
+            }
             Self::Query { query, bytes, .. } => view.query(query, *bytes)?,
         };
         let looked = view.looks.finish()?;
-        if let ReadAnswer::Page(page) = &mut answer {
-            *page.looked = looked;
+        match &mut answer {
+            ReadAnswer::Page(page) => *page.looked = looked,
+            ReadAnswer::Whole(whole) => *whole.looked = looked,
+            ReadAnswer::Pulled(_) | ReadAnswer::Found(_) | ReadAnswer::Refused { .. } => {}
         }
         Ok(answer)
     }

@@ -120,8 +120,8 @@ fn what_is_read_as_a_whole_is_bounded_by_ids_and_documents() {
 
     let whole = |bytes| {
         let answer = ask(ReadRequest::Whole { reader: reader(), bytes });
-        let ReadAnswer::Whole(records) = answer else { panic!() };
-        records
+        let ReadAnswer::Whole(whole) = answer else { panic!() };
+        whole.records
     };
     assert_eq!(whole(2 * each), None);
     let records = whole(2 * each + 1).unwrap();

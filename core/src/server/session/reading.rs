@@ -14,6 +14,8 @@ use crate::rules::page::{
 use crate::rules::policy::Access;
 use crate::server::about::known_by_others;
 use crate::server::http::{BUILDING, millis};
+use crate::server::looks::Looks;
+use crate::server::ring::Rings;
 use crate::server::sets::Filter;
 use crate::store::StoreError;
 
@@ -103,9 +105,10 @@ impl Session {
             self.counters.late_answers += 1;
             return;
         };
+        let counts = self.is_serving() && !has_moved(&report.answer, read.published, cx.env.rings);
         match read.stale {
-            false if self.is_serving() => self.answer_read(read, report.answer, cx),
-            // it is read again when a fresh token has come, by the rights of then
+            false if counts => self.answer_read(read, report.answer, cx),
+            // it is read again, by the rights of then
             false if read.whole => self.wanted.push_front((read.collection, read.filter)),
             false | true => {}
         }
@@ -124,8 +127,8 @@ impl Session {
             Ok(ReadAnswer::Page(page)) if !read.whole => {
                 self.send_page(read.collection, page, cx);
             }
-            Ok(ReadAnswer::Whole(records)) if read.whole => {
-                self.send_whole(read.collection, records, cx);
+            Ok(ReadAnswer::Whole(whole)) if read.whole => {
+                self.send_whole(read.collection, whole.records, cx);
             }
             Ok(ReadAnswer::Refused { code, message }) => {
                 if !read.whole {
@@ -251,4 +254,12 @@ impl Session {
             }
         }
     }
+}
+
+/// Returns `true` if a whole collection was read by rights that may be others by what was published since.
+fn has_moved(answer: &Result<ReadAnswer, StoreError>, published: u64, rings: &Rings) -> bool {
+    let Ok(ReadAnswer::Whole(whole)) = answer else { return false };
+    let mut looks = Looks::default();
+    looks.add((*whole.looked).clone(), published);
+    looks.have_moved(rings)
 }

@@ -396,7 +396,7 @@ impl SmallWorld {
         let request = ReadRequest::Whole { reader, bytes: usize::MAX };
         match request.run(&self.host.rows, &AllowAll).map_err(|error| error.message)? {
             ReadAnswer::Whole(records) => {
-                let records = records.unwrap_or_default().into_iter();
+                let records = records.records.unwrap_or_default().into_iter();
                 Ok(records.map(|record| (record.id, record.document)).collect())
             }
             ReadAnswer::Page(_)

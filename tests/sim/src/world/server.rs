@@ -458,11 +458,13 @@ impl World {
         let reader = Reader::from(collection.clone());
         let request = ReadRequest::Whole { reader, bytes: usize::MAX };
         match request.run(&self.store.rows, &AllowAll).expect("the rows can be read") {
-            ReadAnswer::Whole(Some(records)) => {
-                records.into_iter().map(|record| (record.id, record.document)).collect()
-            }
-            ReadAnswer::Whole(None)
-            | ReadAnswer::Page(_)
+            ReadAnswer::Whole(whole) => whole
+                .records
+                .into_iter()
+                .flatten()
+                .map(|record| (record.id, record.document))
+                .collect(),
+            ReadAnswer::Page(_)
             | ReadAnswer::Pulled(_)
             | ReadAnswer::Found(_)
             | ReadAnswer::Refused { .. } => {

@@ -133,6 +133,31 @@ fn an_answer_that_comes_after_the_token_has_expired_waits_for_a_fresh_one() {
 }
 
 #[test]
+fn a_whole_collection_is_read_again_when_what_its_rights_looked_at_has_gone() {
+    use crate::rules::transaction::tests::insert;
+
+    let mut rules = Rules::new(false);
+    rules.set(todos(), Right::Read, r#"exists("todos", "m:" + user)"#).unwrap();
+    rules.set(todos(), Right::Write, "true").unwrap();
+    let mut world = World::new();
+    world.elsewhere("m:ann", insert("{}"));
+    world.elsewhere("a", insert("{\"secret\":1}"));
+    world.policy = Box::new(rules);
+    world.connect(1, Identity::Known(user("ann").into()));
+    world.say(1, r#"{"type":"sync","collection":"todos"}"#);
+    world.pump(1);
+    let pages = world.read();
+    assert!(!pages.is_empty());
+    world.elsewhere("m:ann", crate::protocol::write::Change::delete());
+    for (conn, answer) in pages {
+        world.input(conn, answer);
+    }
+    world.settle();
+    let told = world.took_raw(1).concat();
+    assert!(told.contains("sync") && !told.contains("secret"), "{told}");
+}
+
+#[test]
 fn other_claims_of_the_same_token_change_what_is_shown() {
     let claimed = |claims| User {
         claims: Some(Document::parse(claims, &Limits::default()).unwrap()),
