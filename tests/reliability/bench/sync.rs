@@ -72,6 +72,16 @@ pub(crate) async fn measure(sizes: &Sizes, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// The first sync of a client with a large collection, and its next start.
+pub(crate) async fn cold_alone(sizes: &Sizes, report: &mut Report) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name);
+    let (mut server, address) = Process::server(&path("server"))?;
+    Peer::connect(&address, "filler").await?.fill(0..sizes.held).await?;
+    cold(report, &mut server, &address, &path("client"), sizes.held).await?;
+    start(report, &address, &path("client"))
+}
+
 fn upload(
     report: &mut Report,
     server: &mut Process,
