@@ -137,14 +137,6 @@ fn forgets_a_delete(base: Seq, horizon: Seq) -> bool {
     base > Seq(0) && base < horizon
 }
 
-/// Returns `true` if others have changed the record above the write's base.
-pub(super) fn is_outdated(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
-    let Some(record) = &subject.record else { return false };
-    let newer = newer(mutation.base.unwrap_or_default(), own);
-    let mut stamps = record.fields.iter().chain(&record.removed);
-    newer(record.whole.seq) || stamps.any(|(_, stamp)| newer(stamp.seq))
-}
-
 /// A test for seqs above a base that are not the writer's own.
 fn newer(base: Seq, own: &[Seq]) -> impl Fn(Seq) -> bool {
     move |seq| {

@@ -682,10 +682,10 @@ fn who_may_not_write_learns_nothing() {
     store.plain_to("locked", insert("{\"a\":1}"));
     store.plain_to("hidden", insert("{\"secret\":1}"));
     let session = store.hello("w");
-    let mut run = |mutation: Mutation| {
+    let mut run_beside = |mutation: Mutation, window: Window| {
         let client = Some((client("w"), session));
         let writes = vec![mutation.into()];
-        let run = Run { client, user: None, conn: None, writes, window: Window::new() };
+        let run = Run { client, user: None, conn: None, writes, window };
         let TransactionAnswer::Writes(mut outcomes) =
             store.commit_with(&Transaction::Writes(run), &Mine)
         else {
@@ -693,6 +693,7 @@ fn who_may_not_write_learns_nothing() {
         };
         outcomes.remove(0)
     };
+    let mut run = |mutation: Mutation| run_beside(mutation, Window::new());
     assert_eq!(brief(&run(write(1, 0, "locked", Change::delete()))), "UNAUTHORIZED");
     assert_eq!(brief(&run(write(1, 0, "locked2", Change::delete()))), "UNAUTHORIZED");
     // a conflict would show the record
@@ -701,9 +702,18 @@ fn who_may_not_write_learns_nothing() {
     let outcome = run(unconditional(1, "hidden", update("{\"a\":1}")));
     let Verdict::Applied { seq, echo, .. } = outcome.verdict else { panic!() };
     assert_eq!(echo, None, "it would be taken for all that changed above the base");
-    let outcome = run(write(2, seq.0, "hidden", update("{\"a\":2}")));
-    let Verdict::Applied { echo, .. } = outcome.verdict else { panic!() };
+    let base = seq.0;
+    let outcome = run(write(2, base, "hidden", update("{\"a\":2}")));
+    let Verdict::Applied { seq, echo, .. } = outcome.verdict else { panic!() };
     assert_eq!(echo.unwrap().change, update("{\"a\":2}"), "nobody else changed anything");
+    // the next one was sent before that ack came, which may have told nothing by then
+    let own = Window::from([(Collection::new("c").unwrap(), vec![seq])]);
+    let outcome = run_beside(write(3, base, "hidden", update("{\"b\":3}")), own);
+    let Verdict::Applied { echo, .. } = outcome.verdict else { panic!() };
+    assert_eq!(echo, None, "it is not all that changed above the base");
+    let outcome = run_beside(unconditional(4, "hidden", insert("{\"c\":4}")), Window::new());
+    let Verdict::Applied { echo, .. } = outcome.verdict else { panic!() };
+    assert_eq!(echo.unwrap().change, insert("{\"c\":4}"), "it is the whole record");
 }
 
 /// Rows of which one can't be read.

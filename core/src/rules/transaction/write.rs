@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::subject::{Subject, conflicts, is_outdated};
+use super::subject::{Subject, conflicts};
 use super::{
     Context, Decision, Origin, Outcome, PlainWrite, Published, TransactionAnswer, Verdict, Window,
 };
@@ -55,8 +55,6 @@ struct Asked<'a> {
     origin: Option<Origin>,
     /// The seq up to which the writer knows the record. The echo holds the changes above it.
     floor: Seq,
-    /// `true` if others have changed the record above the floor.
-    outdated: bool,
     number: Option<MutationNumber>,
 }
 
@@ -172,7 +170,6 @@ impl<'a> Writer<'a> {
                     at: &[],
                     origin: None,
                     floor: Seq(0),
-                    outdated: false,
                     number: None,
                 };
                 self.write(subject, asked)
@@ -192,7 +189,7 @@ impl<'a> Writer<'a> {
         let forbidden = self.forbidden(&subject, &mutation.change)?;
         match forbidden.or_else(|| missing.then(|| not_found(kind))) {
             Some(verdict) => Ok(self.outcome(&subject, mutation.number, verdict)),
-            None => self.write(subject, Asked::of(mutation, origin, false)),
+            None => self.write(subject, Asked::of(mutation, origin)),
         }
     }
 
@@ -229,10 +226,7 @@ impl<'a> Writer<'a> {
         };
         match speaks_against {
             Some(verdict) => Ok(self.outcome(&subject, mutation.number, verdict)),
-            None => {
-                let outdated = is_outdated(mutation, &subject, own);
-                self.write(subject, Asked::of(mutation, origin, outdated))
-            }
+            None => self.write(subject, Asked::of(mutation, origin)),
         }
     }
 
@@ -375,6 +369,8 @@ impl<'a> Writer<'a> {
             return Ok(self.outcome(&subject, asked.number, refused(message)));
         }
         let knew = asked.change.kind != WriteKind::Update || self.may_read(&subject)?;
+        // the writer's own earlier writes as well: their acks may have told nothing of the record
+        let tells_all = asked.change.kind != WriteKind::Update || subject.seq() <= asked.floor;
         let head = subject.head;
         let mut record = self.successor(&subject, &asked, version.unwrap_or(0) + 1, after);
         let last = record.last;
@@ -403,9 +399,8 @@ impl<'a> Writer<'a> {
         let echo = if may_read {
             Some(above)
         } else {
-            // without the others' changes, it would take the echo for the whole record
-            let quiet = !asked.outdated;
-            quiet.then(|| ServerChange { change: asked.change.clone(), ..above })
+            // without the changes before it, the writer would take the echo for the whole record
+            tells_all.then(|| ServerChange { change: asked.change.clone(), ..above })
         };
         let verdict = Verdict::Applied { seq: last.seq, version: last.version, echo };
         Ok(self.outcome(&subject, asked.number, verdict))
@@ -543,14 +538,13 @@ impl<'a> Asked<'a> {
         self.timestamp.unwrap_or(now)
     }
 
-    fn of(mutation: &'a Mutation, origin: Option<Origin>, outdated: bool) -> Self {
+    fn of(mutation: &'a Mutation, origin: Option<Origin>) -> Self {
         Self {
             change: &mutation.change,
             timestamp: mutation.timestamp,
             at: &mutation.at,
             origin,
             floor: mutation.base.unwrap_or_default(),
-            outdated,
             number: mutation.number,
         }
     }
