@@ -51,8 +51,8 @@ use crate::server::sets::Filter;
 
 use auth::Auth;
 use queue::{Barrier, Queue};
-use subscription::{PendingRead, PendingSync, Subscription};
-use verdicts::Verdicts;
+use subscription::{PendingRead, PendingSync, Progress, Subscription};
+use verdicts::{Reached, Verdicts};
 
 pub use interface::{
     Environment, Identity, SessionAction, SessionCounters, SessionInput, SessionStatus,
@@ -307,6 +307,15 @@ impl Session {
         self.subscriptions.get(collection).and_then(Subscription::live_at)
     }
 
+    /// The place up to which its stream was sent.
+    fn reached(&self, collection: &Collection) -> Reached {
+        match self.subscriptions.get(collection) {
+            Some(Subscription { progress: Progress::Live(at), .. }) => Reached::Live(*at),
+            Some(subscription) if subscription.told_live => Reached::Unsaid,
+            Some(_) | None => Reached::Nowhere,
+        }
+    }
+
     pub(crate) fn user(&self) -> Option<&UserId> {
         self.auth.user()
     }
@@ -393,7 +402,7 @@ impl Checked for Session {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.verdicts.check(self.is_serving(), |collection| self.live_at(collection))?;
+        self.verdicts.check(self.is_serving(), |collection| self.reached(collection))?;
         ensure(self.subscriptions.len() <= self.limits.subscriptions, "subscriptions are bounded")?;
         ensure(
             (self.pending_read.is_none() && self.pending_sync.is_none())

@@ -193,7 +193,7 @@ impl Session {
             return;
         }
         self.pass_others(cx.env.rings);
-        for number in self.verdicts.due(|collection| self.live_at(collection)) {
+        for number in self.verdicts.due(|collection| self.reached(collection)) {
             match self.verdicts.take_due(number) {
                 Some(DueVerdict::Ack(ack)) => self.send_message(&ServerMessage::Ack(*ack), cx),
                 Some(DueVerdict::Error(error)) => {

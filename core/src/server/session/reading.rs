@@ -1,5 +1,7 @@
 //! Reads of the store: the pages of those who catch up, and whole collections for level 1.
 
+use core::mem;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -132,7 +134,7 @@ impl Session {
             }
             Ok(ReadAnswer::Refused { code, message }) => {
                 if !read.whole {
-                    self.unsubscribe(&read.collection, cx);
+                    self.end_subscription(&read.collection, cx);
                 }
                 let later = (code == ErrorCode::ServerError).then(|| millis(BUILDING));
                 let error = ErrorMessage {
@@ -141,6 +143,7 @@ impl Session {
                     ..ErrorMessage::new(code, message)
                 };
                 self.send_message(&ServerMessage::Error(error), cx);
+                self.release(cx);
             }
             Ok(
                 ReadAnswer::Page(_)
@@ -155,11 +158,12 @@ impl Session {
     }
 
     fn read_failed(&mut self, read: &PendingRead, cx: &mut InputContext<'_, '_>) {
-        if !read.whole {
-            self.unsubscribe(&read.collection, cx);
-        }
+        let (collection, code) = (&read.collection, ErrorCode::ServerError);
         let message = "the server could not read its database: try again";
-        self.refuse(&read.collection, ErrorCode::ServerError, message, cx);
+        match read.whole {
+            true => self.refuse(collection, code, message, cx),
+            false => self.end_with(collection, code, message, cx),
+        }
     }
 
     fn send_whole(
@@ -205,6 +209,7 @@ impl Session {
                 refused,
             };
             self.send_message(&subscribed, cx);
+            self.told_of_a_run(&collection, cx);
         }
         self.send_content(&collection, page.content, cx);
         let position = match page.next {
@@ -219,6 +224,15 @@ impl Session {
         if let Some(subscription) = self.subscriptions.get_mut(&collection) {
             subscription.progress = Progress::CatchingUp(Box::new(position));
             subscription.again &= !shows;
+        }
+    }
+
+    /// The client knows that a collection is not live: acks that tell nothing of their records may come.
+    fn told_of_a_run(&mut self, collection: &Collection, cx: &mut InputContext<'_, '_>) {
+        if let Some(subscription) = self.subscriptions.get_mut(collection)
+            && mem::take(&mut subscription.told_live)
+        {
+            self.release(cx);
         }
     }
 

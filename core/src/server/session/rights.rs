@@ -133,9 +133,8 @@ impl Session {
 
     fn show_only(&mut self, collection: &Collection, sight: Sight, cx: &mut InputContext<'_, '_>) {
         if sight.access == Access::None {
-            self.unsubscribe(collection, cx);
             let message = "this user may not read the collection any more";
-            return self.refuse(collection, ErrorCode::Unauthorized, message, cx);
+            return self.end_with(collection, ErrorCode::Unauthorized, message, cx);
         }
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
         if subscription.sight == sight {

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -89,9 +90,8 @@ impl Session {
     }
 
     fn refuse_sight(&mut self, collection: &Collection, cx: &mut InputContext<'_, '_>) {
-        self.unsubscribe(collection, cx);
         let message = "this user may not read the collection";
-        self.refuse(collection, ErrorCode::Unauthorized, message, cx);
+        self.end_with(collection, ErrorCode::Unauthorized, message, cx);
     }
 
     fn follow(
@@ -112,6 +112,7 @@ impl Session {
             page: self.limits.page.at_most(page_bytes),
             progress: Progress::CatchingUp(Box::new(position)),
             again: false,
+            told_live: false,
         };
         let others = self.subscriptions.iter().filter(|(other, _)| **other != collection);
         let taken: usize = others.map(|(_, other)| other.weight()).sum();
@@ -120,8 +121,7 @@ impl Session {
             let counted = if subscription.set.is_some() { ", each scope counted" } else { "" };
             let message =
                 alloc::format!("a connection may have at most {most} subscriptions{counted}");
-            self.unsubscribe(&collection, cx);
-            return self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
+            return self.end_with(&collection, ErrorCode::InvalidMessage, message, cx);
         }
         let scopes = &subscription.scopes;
         let before = self.subscriptions.get(&collection);
@@ -133,19 +133,43 @@ impl Session {
         self.drop_read(&collection);
         let before = self.subscriptions.get(&collection);
         let again = before.is_some_and(|before| before.again || before.live_at().is_some());
+        let told_live = same && before.is_some_and(|before| before.told_live);
         let looks = before.map_or_else(Looks::default, |before| before.looks.clone());
-        let subscription = Subscription { again: again && same, looks, ..subscription };
+        let again = again && same;
+        let subscription = Subscription { again, told_live, looks, ..subscription };
         self.subscriptions.insert(collection, subscription);
         self.release(cx);
     }
 
     /// Ends a subscription, if there is one. The acks that were due go out first.
     pub(super) fn unsubscribe(&mut self, collection: &Collection, cx: &mut InputContext<'_, '_>) {
+        self.end_subscription(collection, cx);
+        self.release(cx);
+    }
+
+    /// Ends a subscription with an error. The acks come behind it: one that tells nothing of its record is
+    /// an answer to a write without effect to whoever takes the stream for live.
+    pub(super) fn end_with(
+        &mut self,
+        collection: &Collection,
+        code: ErrorCode,
+        message: impl Into<String>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        self.end_subscription(collection, cx);
+        self.refuse(collection, code, message, cx);
+        self.release(cx);
+    }
+
+    pub(super) fn end_subscription(
+        &mut self,
+        collection: &Collection,
+        cx: &mut InputContext<'_, '_>,
+    ) {
         let Some(subscription) = self.subscriptions.remove(collection) else { return };
         self.drop_read(collection);
         self.follow_collection(collection, cx);
         self.forget_looks(&subscription.looks, cx);
-        self.release(cx);
     }
 
     /// A page that is under way for a collection, and a `synced` that waits, will be of no use.
@@ -515,6 +539,7 @@ impl Session {
     ) {
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
         self.counters.fell_behind += 1;
+        subscription.told_live = false;
         subscription.progress = Progress::CatchingUp(Box::new(subscription.behind(at)));
         let (set, refused) = subscription.numbered();
         let (partial, rights) = (subscription.is_partial(), subscription.sight.rights());

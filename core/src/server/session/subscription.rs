@@ -34,6 +34,8 @@ pub(super) struct Subscription {
     /// `true` if it was live when the client subscribed again, and no page has shown anything since: the
     /// client still takes it for live.
     pub(super) again: bool,
+    /// `true` if the client takes it for live: since the last `synced` nothing has told it otherwise.
+    pub(super) told_live: bool,
 }
 
 /// The position in the stream of a collection.

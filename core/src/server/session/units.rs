@@ -155,6 +155,7 @@ impl Session {
             // if its pages have shown nothing, the client sees of it what it saw while all were live
             subscription.again = false;
             subscription.progress = Progress::Live(at);
+            subscription.told_live = true;
         }
         if self.level() == Level::Resumable {
             let synced = ServerMessage::Synced { collection, cursor, count, checksum, set };

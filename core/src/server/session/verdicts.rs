@@ -48,7 +48,31 @@ enum VerdictMessage {
     UnitError(Box<ErrorMessage>, Vec<(Collection, Seq)>),
 }
 
+/// The place up to which a stream was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reached {
+    Live(Seq),
+    /// It catches up, and its client has yet to be told so: it takes an ack that tells nothing of its record
+    /// for the answer to a write without effect.
+    Unsaid,
+    /// It catches up, or is not there.
+    Nowhere,
+}
+
 impl PendingVerdict {
+    /// Returns `true` if it is an ack that leaves it to the stream to tell of its record.
+    fn tells_nothing(&self) -> bool {
+        match &self.message {
+            VerdictMessage::InPlace(ack) => ack.echo.is_none(),
+            VerdictMessage::Unit(acks) => {
+                acks.iter().any(|member| member.applied && member.ack.echo.is_none())
+            }
+            VerdictMessage::Ack(_) | VerdictMessage::Error(_) | VerdictMessage::UnitError(..) => {
+                false
+            }
+        }
+    }
+
     /// The collections that it is about, and the seqs that their streams have to pass first.
     fn places(&self) -> impl Iterator<Item = (&Collection, Seq)> {
         let (one, acks, failed): (_, &[MemberAck], &[_]) = match &self.message {
@@ -271,11 +295,15 @@ impl Verdicts {
         }
     }
 
-    /// The numbers of the verdicts that wait for nothing more, in their order. `live_at` tells the
-    /// seq up to which the stream of a live collection was sent.
-    pub(super) fn due(&self, live_at: impl Fn(&Collection) -> Option<Seq>) -> Vec<MutationNumber> {
+    /// The numbers of the verdicts that wait for nothing more, in their order.
+    pub(super) fn due(&self, reached: impl Fn(&Collection) -> Reached) -> Vec<MutationNumber> {
         let passed = |held: &PendingVerdict| {
-            held.places().all(|(collection, at)| live_at(collection).is_none_or(|live| at <= live))
+            let silent = held.tells_nothing();
+            held.places().all(|(collection, at)| match reached(collection) {
+                Reached::Live(live) => at <= live,
+                Reached::Unsaid => !silent,
+                Reached::Nowhere => true,
+            })
         };
         let (mut waiting, mut due) = (BTreeSet::new(), Vec::new());
         for (number, held) in &self.held {
@@ -301,11 +329,11 @@ impl Verdicts {
     pub(super) fn check(
         &self,
         serves: bool,
-        live_at: impl Fn(&Collection) -> Option<Seq>,
+        reached: impl Fn(&Collection) -> Reached,
     ) -> Result<(), String> {
         let last = self.held.last_key_value().map(|(number, _)| *number);
         ensure(last < Some(self.received_below()), "a verdict of a write that never came")?;
-        ensure(!serves || self.due(live_at).is_empty(), "a verdict that is due is sent")?;
+        ensure(!serves || self.due(reached).is_empty(), "a verdict that is due is sent")?;
         let remembered: usize = self.window.values().map(Vec::len).sum();
         ensure(self.remembered == remembered, "the window's size")?;
         ensure(self.window.values().all(|seqs| seqs.is_sorted()), "the window's order")?;
