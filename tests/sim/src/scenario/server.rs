@@ -3,6 +3,8 @@
 //! The real rules answer a session's requests at once, in the order: transactions, pages, streams;
 //! unless the file holds one of them back.
 
+mod rights;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +14,12 @@ use serde_json::{Value, json};
 use synclayer_core::rules::verify;
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
-    Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, Hub, HubAction, HubConfig,
-    HubInput, Identity, Limits, MemoryRows, Now, Policy, Rate, RecordId, Right, Rules, ScopeKey,
-    SessionInput, StoreError, StoreErrorKind, Sweep, SweepPlace, TransactError, Transaction, User,
-    UserId,
+    CallId, Collection, ConnId, DatabaseId, Epoch, Hub, HubAction, HubConfig, HubInput, Identity,
+    MemoryRows, Now, Policy, Rate, Request, ScopeKey, SessionInput, StoreError, StoreErrorKind,
+    Sweep, SweepPlace, TransactError, Transaction,
 };
+
+use rights::{Lists, RuleTexts, TokenOf, known, rules};
 
 use super::client::START;
 use super::format::{Step, read};
@@ -46,9 +49,6 @@ struct ServerSetup {
     scopes: BTreeMap<String, Vec<String>>,
 }
 
-/// The rules of each collection: the expression of each right.
-type RuleTexts = BTreeMap<String, BTreeMap<String, String>>;
-
 /// The content of an `update` to a level-1 reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,76 +63,6 @@ enum PlainUpdates {
 struct RateSetup {
     per_second: u32,
     burst: u32,
-}
-
-/// The user of a token, perhaps with claims.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum TokenOf {
-    User(String),
-    Claims { user: String, claims: Value },
-}
-
-impl TokenOf {
-    fn user(&self) -> Result<User, String> {
-        match self {
-            Self::User(user) => known(user, None),
-            Self::Claims { user, claims } => known(user, Some(claims)),
-        }
-    }
-}
-
-/// A policy as data: nobody reads or writes some collections, and of some each user sees only the
-/// records whose field `owner` names them.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Lists {
-    unreadable: BTreeSet<String>,
-    unwritable: BTreeSet<String>,
-    owned: BTreeSet<String>,
-}
-
-impl Lists {
-    fn owns(user: Option<&UserId>, document: &Document) -> bool {
-        let owner = document.text("owner").map(|text| text.trim_matches('"').to_owned());
-        user.is_some_and(|user| owner.as_deref() == Some(&**user))
-    }
-}
-
-impl Policy for Lists {
-    fn read(&self, _: Option<&UserId>, collection: &Collection) -> Access {
-        if self.unreadable.contains(&**collection) {
-            Access::None
-        } else if self.owned.contains(&**collection) {
-            Access::Some
-        } else {
-            Access::All
-        }
-    }
-
-    fn read_record(
-        &self,
-        user: Option<&UserId>,
-        _: &Collection,
-        _: &RecordId,
-        document: &Document,
-    ) -> bool {
-        Self::owns(user, document)
-    }
-
-    fn write(
-        &self,
-        _: Option<&UserId>,
-        collection: &Collection,
-        _: &RecordId,
-        _: Option<&Document>,
-        _: &Change,
-    ) -> Result<(), String> {
-        match self.unwritable.contains(&**collection) {
-            true => Err(format!("nobody writes to {collection}")),
-            false => Ok(()),
-        }
-    }
 }
 
 /// An event at a server.
@@ -153,6 +83,8 @@ enum ServerMove {
     HearText(String),
     Heard,
     Gone,
+    /// A request by HTTP.
+    Call(CallSetup),
     // the server's side
     /// Other rules, from now on.
     Rules(RuleTexts),
@@ -174,6 +106,21 @@ enum ServerMove {
     Clock(i64),
 }
 
+/// A request by HTTP.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CallSetup {
+    #[serde(default)]
+    user: Option<String>,
+    #[serde(default)]
+    claims: Option<Value>,
+    method: String,
+    /// With its query, if it has one.
+    path: String,
+    #[serde(default)]
+    body: Value,
+}
+
 /// The kinds of answers that can be held back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -182,6 +129,8 @@ enum Held {
     /// Verdicts of transactions that are committed and published.
     Verdicts,
     Reads,
+    /// What was read already, and verdicts.
+    Answers,
     Streams,
 }
 
@@ -209,8 +158,11 @@ pub(crate) struct ServerSide {
     backup: MemoryRows,
     now: Now,
     epochs: u64,
+    calls: u64,
     held: BTreeSet<Held>,
     failing: Option<NextFailure>,
+    /// The connections that have something to send, as far as their sessions were told.
+    awake: BTreeSet<ConnId>,
     /// The connection of the step, which goes without saying.
     current: u64,
     out: Vec<Value>,
@@ -252,8 +204,10 @@ impl ServerSide {
             backup: MemoryRows::default(),
             now: START,
             epochs: 0,
+            calls: 0,
             held: BTreeSet::new(),
             failing: None,
+            awake: BTreeSet::new(),
             current: 1,
             out: Vec::new(),
         };
@@ -317,6 +271,7 @@ impl ServerSide {
             ServerMove::Gone => {
                 self.tell(conn, SessionInput::Closed)?;
             }
+            ServerMove::Call(call) => self.call(&call)?,
             ServerMove::Rules(texts) => {
                 self.policy = Arc::new(rules(&texts)?);
                 self.hub.set_policy(Arc::clone(&self.policy));
@@ -352,6 +307,17 @@ impl ServerSide {
         self.settle()
     }
 
+    fn call(&mut self, asked: &CallSetup) -> Result<(), String> {
+        self.calls += 1;
+        let user =
+            asked.user.as_ref().map(|user| known(user, asked.claims.as_ref())).transpose()?;
+        let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
+        let body = if asked.body.is_null() { String::new() } else { asked.body.to_string() };
+        let (method, body) = (&*asked.method, body.as_bytes());
+        let request = Request { method, path, query, body, user };
+        self.handle(HubInput::Call { call: CallId(self.calls), request })
+    }
+
     /// Lets time pass, and everything that is due with it happen at its moment.
     fn tick(&mut self, millis: u64) -> Result<(), String> {
         let end = self.now.mono.0 + millis;
@@ -385,8 +351,20 @@ impl ServerSide {
     }
 
     fn handle(&mut self, input: HubInput<'_>) -> Result<(), String> {
+        if let HubInput::Session { conn, .. } = &input {
+            self.awake.insert(*conn);
+        }
         let mut out = Vec::new();
         self.hub.handle(self.now, input, &mut out);
+        self.act(out)
+    }
+
+    /// Hands out one of the answers that wait.
+    fn answer(&mut self, nth: usize) -> Result<(), String> {
+        let mut out = Vec::new();
+        let conn = self.hub.waiting_answers().nth(nth);
+        self.awake.extend(conn);
+        self.hub.answer(self.now, nth, &mut out);
         self.act(out)
     }
 
@@ -403,16 +381,22 @@ impl ServerSide {
                 HubAction::Authenticate(ticket) => {
                     let user = self.tokens.get(ticket.question().reveal());
                     let user = user.map(TokenOf::user).transpose()?;
-                    let (last, mut out) = (self.hub.waiting_answers().len(), Vec::new());
+                    let last = self.hub.waiting_answers().len();
                     self.hub.authenticated(ticket, user);
-                    self.hub.answer(self.now, last, &mut out);
-                    self.act(out)?;
+                    self.answer(last)?;
                 }
-                HubAction::Reply { .. }
-                | HubAction::Commit
-                | HubAction::Read
-                | HubAction::Wake(_)
-                | HubAction::Swept(_) => {}
+                HubAction::Wake(conn) => {
+                    self.awake.insert(conn);
+                }
+                HubAction::Reply { call, reply } => {
+                    let body = if reply.body.is_empty() {
+                        Value::Null
+                    } else {
+                        render::frame(&reply.body)
+                    };
+                    self.out.push(json!({"reply": call.0, "status": reply.status, "body": body}));
+                }
+                HubAction::Commit | HubAction::Read | HubAction::Swept(_) => {}
             }
         }
         Ok(())
@@ -464,14 +448,12 @@ impl ServerSide {
 
     /// Tells the sessions what became of their transactions.
     fn judge(&mut self) -> Result<bool, String> {
-        if self.held.contains(&Held::Verdicts) {
+        if [Held::Verdicts, Held::Answers].iter().any(|it| self.held.contains(it)) {
             return Ok(false);
         }
         let waiting = self.hub.waiting_answers().len();
         for _ in 0..waiting {
-            let mut out = Vec::new();
-            self.hub.answer(self.now, 0, &mut out);
-            self.act(out)?;
+            self.answer(0)?;
         }
         Ok(waiting > 0)
     }
@@ -489,8 +471,10 @@ impl ServerSide {
             };
             let (last, mut out) = (self.hub.waiting_answers().len(), Vec::new());
             self.hub.finish_read(read, found, &mut out);
-            self.hub.answer(self.now, last, &mut out);
             self.act(out)?;
+            if !self.held.contains(&Held::Answers) {
+                self.answer(last)?;
+            }
         }
         Ok(waiting > 0)
     }
@@ -499,35 +483,18 @@ impl ServerSide {
         if self.held.contains(&Held::Streams) {
             return Ok(false);
         }
-        let conns = self.hub.sessions().map(|(conn, _)| conn);
-        let conns: Vec<_> = conns.filter(|conn| self.hub.wants_room(*conn)).collect();
-        for conn in &conns {
-            self.handle(HubInput::Room { conn: *conn, room: 1 << 20 })?;
+        // a session that is not woken has nothing to say, whatever was committed
+        let awake = std::mem::take(&mut self.awake);
+        let mut moved = false;
+        for conn in awake {
+            if self.hub.session(conn).is_some() && self.hub.wants_room(conn) {
+                moved = true;
+                self.awake.insert(conn);
+                self.handle(HubInput::Room { conn, room: 1 << 20 })?;
+            }
         }
-        Ok(!conns.is_empty())
+        Ok(moved)
     }
-}
-
-fn known(user: &str, claims: Option<&Value>) -> Result<User, String> {
-    Ok(User { id: user_id(user)?, claims: claims.map(document).transpose()? })
-}
-
-/// Rules without which nothing is allowed.
-fn rules(texts: &RuleTexts) -> Result<Rules, String> {
-    let mut rules = Rules::new(false);
-    for (collection, texts) in texts {
-        let collection = Collection::new(collection).map_err(|error| error.to_string())?;
-        for (right, text) in texts {
-            let known = Right::ALL.into_iter().find(|known| known.as_str() == right);
-            let right = known.ok_or_else(|| format!("there is no right {right}"))?;
-            rules.set(collection.clone(), right, text).map_err(|error| error.to_string())?;
-        }
-    }
-    Ok(rules)
-}
-
-fn document(value: &Value) -> Result<Document, String> {
-    Document::parse(&value.to_string(), &Limits::default()).map_err(|error| error.to_string())
 }
 
 impl Stage for ServerSide {
@@ -540,8 +507,4 @@ impl Stage for ServerSide {
     fn unfinished(&self) -> Option<String> {
         self.failing.map(|how| format!("nothing came that was to fail ({how:?})"))
     }
-}
-
-fn user_id(name: &str) -> Result<UserId, String> {
-    UserId::new(name).map_err(|error| format!("{name}: {error}"))
 }
