@@ -349,11 +349,12 @@ impl World {
             }
         }
         let level = self.devices[device].replica.status().level;
-        if level == Some(Level::Plain) && self.devices[device].met_imitation != [true; 2] {
-            self.fail(
-                Invariant::Contract,
-                format!("device {device} takes this server for a plain one"),
-            );
+        if level == Some(Level::Plain) {
+            self.count("taken for a plain server");
+            if self.devices[device].met_imitation != [true; 2] {
+                let what = format!("device {device} takes this server for a plain one");
+                self.fail(Invariant::Contract, what);
+            }
         }
         self.take_queries(device);
         self.count_scopes(device);

@@ -93,12 +93,16 @@ fn find(frame: &[u8], text: &[u8]) -> bool {
     frame.windows(text.len()).any(|part| part == text)
 }
 
-/// The tokens of writes in a text: names of fields as `t17`, and numbers in the fields `hot` and `log`.
+/// The tokens of writes in a text: fields as `"t17":17`, and numbers in the fields `hot` and `log`.
+///
+/// The times of fields also name those that are no longer in the record. Who may read it may know their
+/// names.
 fn canaries(text: &str) -> BTreeSet<u64> {
     let mut found = BTreeSet::new();
     for part in text.split("\"t").skip(1) {
         let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
-        if part[end..].starts_with("\":") {
+        let value = part[end..].strip_prefix("\":");
+        if value.is_some_and(|value| value.starts_with(|c: char| c.is_ascii_digit())) {
             found.extend(part[..end].parse::<u64>());
         }
     }
