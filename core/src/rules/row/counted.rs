@@ -36,10 +36,11 @@ impl StreamRow {
     }
 
     /// Returns `true` if a record's server state lies in what is held, or there is none: in a scope of which
-    /// something was loaded, or, until a reload has shown it, in any scope of the set.
+    /// something was loaded, or, until a reload has shown it, in any scope of the set. A state that no server
+    /// has shown yet, of a write that a hello has confirmed, waits for the load of its scope.
     pub(crate) fn has_place_for(&self, row: &Row) -> bool {
         let (Some(set), Some(document)) = (&self.set, &row.server) else { return true };
-        set.holds(document) || row.generation != self.generation && set.count(document) > 0
+        set.holds(document) || self.is_held(row) && set.count(document) > 0
     }
 
     /// Sets a record's server state as it was learnt now.
