@@ -21,7 +21,8 @@ impl Run {
 
     /// The apps that are asked decide. Says how many did.
     pub(crate) fn answer_losses(&mut self) -> Result<usize, String> {
-        if self.plan.rates.restore == 0 {
+        // a server that has forgotten a replica looks like one that was restored
+        if self.plan.rates.restore == 0 && !self.world.counts.contains_key("client forgotten") {
             return Ok(0);
         }
         let mut answered = 0;
