@@ -129,7 +129,7 @@ enum Held {
     /// Verdicts of transactions that are committed and published.
     Verdicts,
     Reads,
-    /// What was read already, and verdicts.
+    /// Answers of reads, and verdicts.
     Answers,
     Streams,
 }
