@@ -18,6 +18,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::lookups::Looked;
 use super::policy::{Policy, User};
 use super::query::Index;
 use super::record::{self, ClientRow, EpochRow, Totals};
@@ -236,6 +237,8 @@ pub struct Outcome {
     pub committed_at: Timestamp,
     /// The verdict.
     pub verdict: Verdict,
+    /// The records at which it was looked whether the record may be shown.
+    pub(crate) looked: Looked,
 }
 
 /// A verdict about one write.

@@ -19,6 +19,11 @@ impl Looks {
         self.looked.add(looked);
     }
 
+    /// Adds what others have looked at.
+    pub(crate) fn join(&mut self, others: Self) {
+        self.add(others.looked, others.seen);
+    }
+
     pub(crate) fn are_none(&self) -> bool {
         self.looked.is_empty()
     }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::protocol::name::Seq;
 use crate::protocol::unit::Submission;
+use crate::rules::lookups::Looked;
 use crate::rules::record::{ClientRow, EpochRow};
 use crate::store::{Batch, Rows, StoreError};
 
@@ -92,6 +93,7 @@ fn superseded(run: &Run, context: Context<'_>) -> Decision {
             at: Seq(0),
             committed_at: context.now,
             verdict: Verdict::Superseded,
+            looked: Looked::default(),
         })
     });
     let answer = TransactionAnswer::Writes(outcomes.collect());

@@ -1,5 +1,7 @@
 //! The judgement and application of single writes.
 
+use core::cell::RefCell;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -19,7 +21,7 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::times::time_in;
 use crate::protocol::unit::Submission;
 use crate::protocol::write::{Change, WriteKind};
-use crate::rules::lookups::LookUps;
+use crate::rules::lookups::{LookUps, Looked};
 use crate::rules::plain::adopt;
 use crate::rules::policy::{Access, Asker, ProposedWrite, User};
 use crate::rules::record::indexes::DeclaredIndexes;
@@ -69,11 +71,14 @@ pub(super) struct Writer<'a> {
     pub(super) context: Context<'a>,
     pub(super) user: Option<&'a User>,
     pub(super) published: Vec<Published>,
+    /// What it took to judge whether the record of the present write may be shown.
+    looked: RefCell<Looked>,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(rows: &'a dyn Rows, context: Context<'a>, user: Option<&'a User>) -> Self {
-        Self { rows: Overlay::new(rows), context, user, published: Vec::new() }
+        let looked = RefCell::default();
+        Self { rows: Overlay::new(rows), context, user, published: Vec::new(), looked }
     }
 
     pub(super) fn decision(self, answer: TransactionAnswer) -> Decision {
@@ -245,6 +250,7 @@ impl<'a> Writer<'a> {
             at: Seq(0),
             committed_at: self.context.now,
             verdict: Verdict::OutOfOrder { next },
+            looked: Looked::default(),
         }
     }
 
@@ -285,6 +291,7 @@ impl<'a> Writer<'a> {
             at: subject.seq(),
             committed_at: committed_at.unwrap_or(self.context.now),
             verdict,
+            looked: self.looked.take(),
         }
     }
 
@@ -300,20 +307,23 @@ impl<'a> Writer<'a> {
     pub(super) fn may_read(&self, subject: &Subject) -> Result<bool, StoreError> {
         let Subject { collection, id, .. } = subject;
         let policy = self.context.policy;
-        self.judged(|by| match policy.access(by, collection) {
+        let (shown, looked) = self.judged(|by| match policy.access(by, collection) {
             Access::All => true,
             Access::Some | Access::Related => {
                 subject.document().is_none_or(|document| policy.shows(by, collection, id, document))
             }
             Access::None => false,
-        })
+        })?;
+        self.looked.borrow_mut().add(looked);
+        Ok(shown)
     }
 
-    /// The judgement of the policy about the writer, which may look at the rows as they are.
-    fn judged<T>(&self, judge: impl FnOnce(&Asker<'_>) -> T) -> Result<T, StoreError> {
+    /// The judgement of the policy about the writer, which may look at the rows as they are, and at which it
+    /// has looked.
+    fn judged<T>(&self, judge: impl FnOnce(&Asker<'_>) -> T) -> Result<(T, Looked), StoreError> {
         let looks = LookUps::new(&self.rows);
         let judgement = judge(&Asker::new(self.user, Some(&looks)));
-        looks.finish().map(|_| judgement)
+        looks.finish().map(|looked| (judgement, looked))
     }
 
     /// Checks permissions before anything else, so that a forbidden write discloses nothing of the
@@ -322,7 +332,7 @@ impl<'a> Writer<'a> {
         let Subject { collection, id, .. } = subject;
         let (before, now) = (subject.document(), self.context.now);
         let write = ProposedWrite { collection, id, before, change, now };
-        let judged = self.judged(|by| self.context.policy.permits(by, &write))?;
+        let (judged, _) = self.judged(|by| self.context.policy.permits(by, &write))?;
         Ok(judged.err().map(|message| Verdict::Refused { code: ErrorCode::Unauthorized, message }))
     }
 

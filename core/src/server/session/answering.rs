@@ -1,5 +1,7 @@
 //! The answers to transactions, which become verdicts.
 
+use core::mem;
+
 use alloc::vec::Vec;
 
 use super::verdicts::DueVerdict;
@@ -8,6 +10,7 @@ use crate::protocol::message::{ErrorCode, ErrorMessage, Features, ServerMessage,
 use crate::protocol::name::{MutationNumber, Seq};
 use crate::rules::transaction::{HelloAnswer, Outcome, TransactError, TransactionAnswer, Verdict};
 use crate::server::about::{About, UnitVerdict, hide_records, too_many_clients};
+use crate::server::looks::Looks;
 
 impl Session {
     pub(super) fn transacted(
@@ -22,10 +25,8 @@ impl Session {
             return;
         };
         let mut answer = report.answer;
-        if let Ok(answer) = answer.as_mut()
-            && pending.outdated
-        {
-            hide_records(answer);
+        if let Ok(answer) = &mut answer {
+            self.hide_outdated(answer, &pending, cx);
         }
         match answer {
             Ok(TransactionAnswer::Hello(answer)) => self.hello_answered(answer, cx),
@@ -62,6 +63,27 @@ impl Session {
         self.reads_first = true;
         self.lift_barriers(cx);
         self.advance(cx);
+    }
+
+    /// Lets an answer show no record if the rights have changed since it was found. What its verdicts have
+    /// looked at is kept in mind while one of them waits.
+    fn hide_outdated(
+        &mut self,
+        answer: &mut TransactionAnswer,
+        pending: &PendingTransaction,
+        cx: &InputContext<'_, '_>,
+    ) {
+        let mut looks = Looks::default();
+        if let TransactionAnswer::Writes(outcomes) = answer {
+            for outcome in outcomes {
+                looks.add(mem::take(&mut outcome.looked), pending.published);
+            }
+        }
+        if pending.outdated || looks.have_moved(cx.env.rings) {
+            hide_records(answer);
+        } else {
+            self.verdicts.look_at(looks);
+        }
     }
 
     fn hello_answered(&mut self, answer: HelloAnswer, cx: &mut InputContext<'_, '_>) {

@@ -22,10 +22,13 @@ impl Session {
     /// Lets the streams begin again whose rights may be others by what was published. It comes before
     /// anything else is sent.
     pub(super) fn follow_looks(&mut self, cx: &mut InputContext<'_, '_>) {
+        let rings = cx.env.rings;
+        if self.verdicts.are_outdated(rings) {
+            self.hide_verdicts(cx);
+        }
         if self.subscriptions.values().all(|it| it.looks.are_none()) || !self.is_serving() {
             return;
         }
-        let rings = cx.env.rings;
         let all = self.subscriptions.iter();
         let all = all.filter(|(_, it)| it.is_related() && it.looks.have_moved(rings));
         let all: Vec<_> = all.map(|(collection, _)| collection.clone()).collect();

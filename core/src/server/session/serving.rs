@@ -259,8 +259,9 @@ impl Session {
         cx: &mut InputContext<'_, '_>,
     ) {
         let (conn, generation) = (self.conn, self.next_generation());
+        let published = cx.env.rings.published();
         self.pending_transaction =
-            Some(PendingTransaction { generation, writes, first, outdated: false });
+            Some(PendingTransaction { generation, writes, first, published, outdated: false });
         cx.out.push(SessionAction::Transact(Ticket { conn, generation, question: transaction }));
     }
 

@@ -14,6 +14,8 @@ use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::rules::transaction::Window;
 use crate::server::about::MemberAck;
 use crate::server::checks::ensure;
+use crate::server::looks::Looks;
+use crate::server::ring::Rings;
 
 /// Numbers and verdicts of a level-2 connection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Verdicts {
     /// `true` if the write with the next number failed, so that everything behind it is ignored.
     failed: bool,
     held: BTreeMap<MutationNumber, PendingVerdict>,
+    /// The records at which it was looked whether those may show theirs.
+    looks: Looks,
     window: Window,
     /// The number of seqs that the window holds.
     remembered: usize,
@@ -210,9 +214,24 @@ impl Verdicts {
         self.held.entry(number).or_insert(PendingVerdict { at, message });
     }
 
+    /// The records of the verdicts to come may be shown by what was looked at.
+    pub(super) fn look_at(&mut self, looks: Looks) {
+        if self.held.is_empty() {
+            self.looks = looks;
+        } else {
+            self.looks.join(looks);
+        }
+    }
+
+    /// Returns `true` if held verdicts may show records by rights that are others by what was published.
+    pub(super) fn are_outdated(&self, rings: &Rings) -> bool {
+        !self.held.is_empty() && self.looks.have_moved(rings)
+    }
+
     /// The rights of the user have changed: held acks tell nothing of their records any more. Returns `true` if
     /// an error is held that shows one, which can't do without.
     pub(super) fn hide_records(&mut self) -> bool {
+        self.looks = Looks::default();
         let mut shown = false;
         for held in self.held.values_mut() {
             match &mut held.message {
