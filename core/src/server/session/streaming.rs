@@ -413,9 +413,10 @@ impl Session {
                     return self.stream_unit(parts, order, room, cx);
                 }
                 NextChange::Own(number) => {
-                    // an ack without a place that waited for the last one goes first
+                    // an ack without a place, or that has lost it, goes first if it waited for the last one
+                    let may_lose = partial || scopes.is_some();
                     if self.verdicts.any_ack_below(number)
-                        || scopes.is_some() && self.verdicts.any_below(number)
+                        || may_lose && self.verdicts.any_below(number)
                     {
                         self.release(cx);
                     }
