@@ -323,6 +323,7 @@ impl Stream {
     /// The server does not serve the collection. With `retry_at` it is asked for again then.
     pub(super) fn refuse(&mut self, error: Box<StreamError>, retry_at: Option<Mono>) {
         self.confirmed = false;
+        self.refreshing = false;
         self.phase = Phase::Refused;
         self.retry_at = retry_at;
         self.error = Some(error);
