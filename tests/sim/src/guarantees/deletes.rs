@@ -19,6 +19,7 @@ pub fn deletes_stay_deleted(
     let token = hot(Some(after)).1;
     let knowing = ledger.decided.contains(&(device, token))
         || ledger.goes_back_to_insert(device, token)
+        || ledger.offers.contains(&(device, committed.place.0.clone()))
         || ledger.loose;
     if committed.kind != WriteKind::Insert || !knowing {
         return Err(format!("{:?} came back by {token}", committed.place));

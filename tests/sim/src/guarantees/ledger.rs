@@ -90,6 +90,8 @@ pub struct Ledger {
     pub(super) seen: Vec<usize>,
     /// Values of the contested field that a strategy has decided, by the device it runs on.
     pub(super) decided: BTreeSet<(usize, u64)>,
+    /// The collections of which a device offers what the server lacks.
+    pub(super) offers: BTreeSet<(usize, Collection)>,
     /// Records whose deletion a strategy has decided.
     pub(super) decided_deletes: BTreeSet<(usize, Place)>,
     /// The values of the contested field with which records were deleted at the server.
@@ -157,6 +159,7 @@ impl Ledger {
             writes: Vec::new(),
             seen: Vec::new(),
             decided: BTreeSet::new(),
+            offers: BTreeSet::new(),
             decided_deletes: BTreeSet::new(),
             deleted: BTreeMap::new(),
             deletions: BTreeMap::new(),
@@ -363,12 +366,13 @@ impl Ledger {
         while at != found {
             let Some(write) = self.write(at) else { return false };
             let own = self.is_own(device, write.device);
-            // What a strategy had decided was refused, and what was written on top of it stays. Of
-            // a write that a copy took over, it is not known here whether the copy's was refused.
-            let decided = self.decided.contains(&(device, at))
-                || own && self.decided.contains(&(write.device, at));
+            // of a write that a copy took over, it is not known here what became of the copy's
+            if own && write.device != device {
+                return true;
+            }
+            // what a strategy had decided was refused, and what was written on top of it stays
             let refused = || write.rejected || self.is_beneath_refused(device, at);
-            if decided && (write.device != device || refused()) {
+            if self.decided.contains(&(device, at)) && refused() {
                 return true;
             }
             if !own {

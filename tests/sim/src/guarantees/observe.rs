@@ -1,6 +1,6 @@
 //! Events of a world, taken into the ledger as the run goes.
 
-use synclayer_core::{Event, EventKind, Fate, FateId, WriteId, WriteKind};
+use synclayer_core::{Event, EventKind, Fate, FateId, OnServerLoss, WriteId, WriteKind};
 
 use crate::guarantees::deletes::{deletes_stay_deleted, nothing_is_resurrected};
 use crate::guarantees::durability::{
@@ -123,6 +123,9 @@ impl Ledger {
                         };
                         self.writes.iter_mut().filter(at).for_each(|write| write.rejected = true);
                     }
+                }
+                EventKind::RecordsMissing { collection, decision: OnServerLoss::Offer, .. } => {
+                    self.offers.insert((device, collection.clone()));
                 }
                 EventKind::ConflictResolved { collection, record_id, write, merged, .. } => {
                     let place = (collection.clone(), record_id.clone());

@@ -91,7 +91,7 @@ impl World {
         // in a group the machine may have got a WebSocket since
         let has_socket = !self.connections_of(device).is_empty();
         let this = &mut self.devices[device];
-        this.asked = Some(id).filter(|_| !has_socket);
+        this.asked = Some(id).filter(|_| !has_socket && !this.offline);
         let lost = std::mem::take(&mut this.lost_writes_by_socket);
         self.look_at_rest(device, None);
         if lost {

@@ -193,8 +193,8 @@ impl World {
         self.rights.is_some() || self.devices[device].config.user == "guest"
     }
 
-    /// Returns `true` if nothing is on its way between a device and the server, and neither of them has
-    /// anything to say.
+    /// Returns `true` if nothing is on its way between a device and the server, neither of them has anything
+    /// to say, and the server knows it by the token that it has now.
     #[must_use]
     pub fn has_heard_all(&self, device: usize) -> bool {
         let this = &self.devices[device];
@@ -204,7 +204,10 @@ impl World {
         }
         let [conn] = self.connections_of(device)[..] else { return false };
         let (link, hub) = (&self.links[&conn], &self.server.hub);
-        let has_none = link.up.is_empty() && link.down.is_empty();
+        let bearers = self.rights.as_ref().and_then(|rights| rights.bearers.get(&conn));
+        let token = this.config.token.as_ref().map(|token| Bearer::of(token.reveal()));
+        let is_known = bearers.is_none_or(|known| known.iter().eq(&token));
+        let has_none = link.up.is_empty() && link.down.is_empty() && is_known;
         let is_through = link.server_end && !link.silent && !this.cut_off;
         is_through && has_none && hub.is_idle(conn) && !(link.awake && hub.wants_room(conn))
     }
