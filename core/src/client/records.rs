@@ -248,8 +248,9 @@ impl Records<'_> {
                     self.stream.hold(seq);
                 }
             }
-            Taken::WithoutEffect => {}
-            Taken::Bare => {
+            // of a record outside of its set a stream tells nothing
+            Taken::WithoutEffect if row.server.is_some() || !self.stream.is_scoped() => {}
+            Taken::WithoutEffect | Taken::Bare => {
                 let server = change.apply(row.server.as_ref());
                 let seq = row.seq;
                 self.stream.row.set_unlearnt(id, &mut row, server, seq);
