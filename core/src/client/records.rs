@@ -230,7 +230,7 @@ impl Records<'_> {
         let mut row = before.clone().unwrap_or_default();
         let base = change.apply(row.base());
         let known = self.known(before.as_ref());
-        let withheld = row.is_withheld();
+        let mut withheld = row.is_withheld();
         let mut times = Vec::new();
         match taken {
             Taken::InPlace { seq, version } => {
@@ -241,6 +241,7 @@ impl Records<'_> {
             }
             Taken::Echoed(news) => {
                 let seq = news.seq.unwrap_or_default();
+                withheld |= row.server.is_none() && self.stream.has_withheld(id, seq);
                 if seq >= self.stream.row.learnt(before.as_ref()) {
                     let usual = news.timestamp.unwrap_or(row.updated_at);
                     remote_times(&mut times, row.server.as_ref(), news, usual);

@@ -3,7 +3,7 @@
 use super::{Phase, Stream};
 use crate::protocol::hash::RightsTag;
 use crate::protocol::message::{Cursor, Mode, PageRange, Resume};
-use crate::protocol::name::{Epoch, Seq};
+use crate::protocol::name::{Epoch, RecordId, Seq};
 use crate::protocol::wire::http::PageFrom;
 use crate::rules::row::StreamRow;
 
@@ -183,6 +183,20 @@ impl Stream {
             }
             (None | Some(_), Some(_)) => Err("a snapshot's page does not follow the one before"),
         }
+    }
+
+    /// Returns `true` if a partial stream has passed a state of a record, which is not held: it was withheld.
+    pub(in super::super) fn has_withheld(&self, id: &RecordId, seq: Seq) -> bool {
+        let has_passed = match (&self.row.resume, &self.row.cursor) {
+            (Some(Resume::Snapshot { snapshot_seq, after, .. }), _) => {
+                seq <= *snapshot_seq && id <= after
+            }
+            (Some(Resume::Delta { seq: at, .. }), _) => seq <= *at,
+            (None, Some(cursor)) => seq <= cursor.seq,
+            (None, None) => false,
+        };
+        let is_served = matches!(self.phase, Phase::CatchingUp | Phase::Live);
+        has_passed && is_served && self.is_partial() && !self.is_scoped()
     }
 
     /// Nothing that was learnt so far says anything about the server's records: the held ones stay,
