@@ -145,8 +145,7 @@ impl Client {
                 let entry = Entry::expectation(collection.clone(), id.clone(), expects, seen_at);
                 self.outbox.append(edit, Entry { unit: Some(unit), ..entry });
                 let shown = (row.view().cloned(), seen_at);
-                self.show_pending(edit, collection, id, before.as_ref(), shown);
-                return Ok(());
+                return self.show_pending(edit, collection, id, before.as_ref(), shown);
             }
         };
         let (written_at, stamped) = self.stamp(edit, collection, id, &row)?;
@@ -154,7 +153,7 @@ impl Client {
         let entry = Entry::new(collection.clone(), id.clone(), change, written_at);
         let write = self.outbox.append(edit, Entry { stamped, unit: Some(unit), ..entry });
         let written_at = stamped.map_or(written_at, |it| it.corrected(written_at, 0));
-        self.show_pending(edit, collection, id, before.as_ref(), (view, written_at));
+        self.show_pending(edit, collection, id, before.as_ref(), (view, written_at))?;
         edit.queued((collection, id), write, operation, Some(unit));
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::protocol::time::{Now, Timestamp};
 use crate::protocol::times::{FieldTimes, others};
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::row::{Entry, LossDecision, Pending, Rejected, Row};
-use crate::store::Rows;
+use crate::store::{Rows, StoreError};
 
 impl Client {
     /// See [`Replica::write`](crate::client::replica::Replica::write).
@@ -142,7 +142,7 @@ impl Client {
         let operation = entry.change.kind;
         let write = self.append(edit, entry)?;
         let written_at = stamped.map_or(written_at, |it| it.corrected(written_at, 0));
-        self.show_pending(edit, collection, id, before.as_ref(), (view, written_at));
+        self.show_pending(edit, collection, id, before.as_ref(), (view, written_at))?;
         edit.queued((collection, id), write, operation, None);
         Ok(Some(write))
     }
@@ -155,12 +155,31 @@ impl Client {
         id: &RecordId,
         before: Option<&Row>,
         (view, written_at): (Option<Document>, Timestamp),
-    ) {
+    ) -> Result<(), StoreError> {
         let mut row = before.cloned().unwrap_or_default();
-        let deferred = row.pending.take().and_then(|pending| pending.deferred);
+        let mut deferred = row.pending.take().and_then(|pending| pending.deferred);
+        if deferred.as_ref().is_some_and(|deferred| !deferred.withheld)
+            && self.is_first_change(edit, collection, id)?
+        {
+            // it was made on what is shown of a record that is only expected: the server's state of now
+            deferred = None;
+        }
         row.pending = Some(Pending { view, written_at, deferred });
         edit.put_row(collection, id, before, &row);
         self.want(collection);
+        Ok(())
+    }
+
+    /// Returns `true` if the last pending write to a record stands behind nothing but expectations.
+    fn is_first_change(
+        &self,
+        edit: &Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<bool, StoreError> {
+        let entries = self.outbox.entries_of(edit, collection, id)?;
+        let Some(((_, last), earlier)) = entries.split_last() else { return Ok(false) };
+        Ok(last.expects.is_none() && earlier.iter().all(|(_, entry)| entry.expects.is_some()))
     }
 
     /// Appends an entry, or lets it join the last one where that is of the same record.
