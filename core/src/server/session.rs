@@ -139,7 +139,7 @@ struct PendingTransaction {
     writes: Vec<(Collection, RecordId, Option<MutationNumber>)>,
     /// The first number that was new.
     first: MutationNumber,
-    /// What was published up to this number is in the view by which it is decided.
+    /// It is decided by a view that has everything published up to this number.
     published: u64,
     /// `true` if the rights of the user have changed since.
     outdated: bool,

@@ -71,7 +71,7 @@ pub(super) struct Writer<'a> {
     pub(super) context: Context<'a>,
     pub(super) user: Option<&'a User>,
     pub(super) published: Vec<Published>,
-    /// What it took to judge whether the record of the present write may be shown.
+    /// The records at which it was looked whether that of the present write may be shown.
     looked: RefCell<Looked>,
 }
 
