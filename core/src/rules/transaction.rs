@@ -238,7 +238,7 @@ pub struct Outcome {
     /// The verdict.
     pub verdict: Verdict,
     /// The records at which it was looked whether the record may be shown.
-    pub(crate) looked: Looked,
+    pub(crate) looked: Option<Box<Looked>>,
 }
 
 /// A verdict about one write.

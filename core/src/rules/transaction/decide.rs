@@ -9,7 +9,6 @@ use super::{
 };
 use crate::protocol::name::Seq;
 use crate::protocol::unit::Submission;
-use crate::rules::lookups::Looked;
 use crate::rules::record::{ClientRow, EpochRow};
 use crate::store::{Batch, Rows, StoreError};
 
@@ -93,7 +92,7 @@ fn superseded(run: &Run, context: Context<'_>) -> Decision {
             at: Seq(0),
             committed_at: context.now,
             verdict: Verdict::Superseded,
-            looked: Looked::default(),
+            looked: None,
         })
     });
     let answer = TransactionAnswer::Writes(outcomes.collect());

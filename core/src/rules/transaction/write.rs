@@ -250,7 +250,7 @@ impl<'a> Writer<'a> {
             at: Seq(0),
             committed_at: self.context.now,
             verdict: Verdict::OutOfOrder { next },
-            looked: Looked::default(),
+            looked: None,
         }
     }
 
@@ -291,7 +291,7 @@ impl<'a> Writer<'a> {
             at: subject.seq(),
             committed_at: committed_at.unwrap_or(self.context.now),
             verdict,
-            looked: self.looked.take(),
+            looked: Some(self.looked.take()).filter(|looked| !looked.is_empty()).map(Box::new),
         }
     }
 

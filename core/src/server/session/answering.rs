@@ -1,7 +1,5 @@
 //! The answers to transactions, which become verdicts.
 
-use core::mem;
-
 use alloc::vec::Vec;
 
 use super::verdicts::DueVerdict;
@@ -75,9 +73,8 @@ impl Session {
     ) {
         let mut looks = Looks::default();
         if let TransactionAnswer::Writes(outcomes) = answer {
-            for outcome in outcomes {
-                looks.add(mem::take(&mut outcome.looked), pending.published);
-            }
+            let looked = outcomes.iter_mut().filter_map(|outcome| outcome.looked.take());
+            looked.for_each(|looked| looks.add(*looked, pending.published));
         }
         if pending.outdated || looks.have_moved(cx.env.rings) {
             hide_records(answer);
