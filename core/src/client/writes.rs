@@ -157,8 +157,9 @@ impl Client {
         (view, written_at): (Option<Document>, Timestamp),
     ) -> Result<(), StoreError> {
         let mut row = before.cloned().unwrap_or_default();
+        let shows_server = row.view() == row.server.as_ref();
         let mut deferred = row.pending.take().and_then(|pending| pending.deferred);
-        if deferred.as_ref().is_some_and(|deferred| !deferred.withheld)
+        if deferred.as_ref().is_some_and(|deferred| !deferred.withheld && shows_server)
             && self.is_first_change(edit, collection, id)?
         {
             // it was made on what is shown of a record that is only expected: the server's state of now
