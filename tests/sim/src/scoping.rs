@@ -127,6 +127,14 @@ pub(crate) fn any_scope(draw: &mut Draw<'_>) -> NamedScope {
     scope(draw.below(SCOPES.len() - 1))
 }
 
+/// Fields of a record in [`popular_scope`].
+pub(crate) const POPULAR_FIELDS: &str = r#""members":["ann"]"#;
+
+/// The scope that most records are in.
+pub(crate) fn popular_scope() -> NamedScope {
+    scope(3)
+}
+
 /// A scope of one field as a level-1 filter, with its name.
 #[must_use]
 pub fn filter() -> (&'static str, NamedScope) {

@@ -10,7 +10,7 @@ use crate::invariants::Invariant;
 use crate::plan::{Plan, collections};
 use crate::ruling;
 use crate::run::Run;
-use crate::scoping::Scoping;
+use crate::scoping::{POPULAR_FIELDS, Scoping};
 use crate::world::{Place, document, record};
 
 /// An app's write to a record.
@@ -36,6 +36,8 @@ pub(crate) enum AppWrite {
     Forbidden,
     /// Moves it between scopes, or into other hands.
     Move,
+    /// Moves it into the scope that most records are in.
+    Join,
 }
 
 const KINDS: [AppWrite; 12] = [
@@ -171,6 +173,10 @@ impl Run {
                     let fields = if fields.is_empty() { "\"room\":1".into() } else { fields };
                     write.unique = true;
                     update(world, format!(r#"{{{fields},"t{n}":{n}}}"#), &unset)
+                }
+                AppWrite::Join => {
+                    write.unique = true;
+                    update(world, format!(r#"{{{POPULAR_FIELDS},"t{n}":{n}}}"#), &[])
                 }
                 AppWrite::Flag if view.text("flag").is_some() => {
                     update(world, "{}".into(), &["flag"])

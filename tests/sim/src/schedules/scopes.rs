@@ -7,8 +7,8 @@ use synclayer_core::Collection;
 use super::Cast;
 use crate::draw::Draw;
 use crate::run::Run;
-use crate::scoping::any_scope;
-use crate::world::Place;
+use crate::scoping::{any_scope, popular_scope};
+use crate::world::{Place, record};
 use crate::writes::AppWrite;
 
 impl Run {
@@ -22,14 +22,15 @@ impl Run {
         let other =
             (hero + 1 + draw.below(self.world.devices.len() - 1)) % self.world.devices.len();
         let cast = Cast { hero, other, place: (name, self.place(draw).1) };
-        let which = draw.below(5);
+        let which = draw.below(8);
         self.world.count("schedule of scopes");
         self.world.note(|| format!("schedule of scopes {which}: device {hero}, {other} meanwhile"));
         match which {
             0 | 1 => self.load_is_cut(&cast, draw),
             2 => self.records_move_while_away(&cast, draw),
             3 => self.set_changes_at_every_step(&cast, draw),
-            _ => self.held_whole_for_a_while(&cast, draw),
+            4 => self.held_whole_for_a_while(&cast, draw),
+            _ => self.load_is_overtaken(&cast, draw),
         }
     }
 
@@ -86,6 +87,53 @@ impl Run {
         self.drive(draw.within(4, 40), |_, _| true)?;
         self.moves(cast, draw.below(3), draw)?;
         self.everybody()
+    }
+
+    /// A scope is held in part when its device is away. Then the server begins a new epoch, or what was loaded
+    /// leaves the scope.
+    fn load_is_overtaken(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        let (hero, name, scope) = (cast.hero, cast.place.0.clone(), popular_scope());
+        for device in [hero, cast.other] {
+            self.world.devices[device].cut_off = false;
+            self.world.dial(device);
+        }
+        self.world.release(hero, &name);
+        self.world.use_scope(hero, &name, &scope, false);
+        self.world.pass(2_000);
+        self.everybody()?;
+        let members = draw.within(4, 9);
+        // the first write to a record creates it
+        for kind in [AppWrite::Hot, AppWrite::Join] {
+            self.write_members(cast, members, kind)?;
+        }
+        self.others(hero)?;
+        let early = self.world.backup();
+        self.moves(cast, draw.within(1, 4), draw)?;
+        self.others(hero)?;
+        self.world.use_scope(hero, &name, &scope, true);
+        self.drive(200, |world, _| !world.is_loading(hero, &name, &scope))?;
+        self.leave(cast);
+        match draw.below(6) {
+            0 if self.plan.rates.restore > 0 => {
+                self.backup = Some(early);
+                self.restore_server()?;
+            }
+            0 | 1 => self.world.crash_server(),
+            2 | 3 => self.write_members(cast, 3, AppWrite::Delete)?,
+            _ => self.write_members(cast, 5, AppWrite::Move)?,
+        }
+        self.others(hero)?;
+        self.come_back(cast);
+        self.drive(draw.within(4, 40), |_, _| true)?;
+        self.everybody()
+    }
+
+    /// The other one writes to some records that are, or will be, in the popular scope.
+    fn write_members(&mut self, cast: &Cast, n: usize, kind: AppWrite) -> Result<(), String> {
+        (0..n).try_for_each(|number| {
+            let place = (cast.place.0.clone(), record(&format!("k{number}")));
+            self.write(cast.other, &place, kind)
+        })
     }
 
     /// Records leave the scopes of one who is away, and come back, whatever he writes to them meanwhile.

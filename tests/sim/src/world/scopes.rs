@@ -123,6 +123,13 @@ impl World {
         self.with(device, |replica, now, actions| replica.command(now, command, actions));
     }
 
+    /// Returns `true` if a device holds a scope in part.
+    pub fn is_loading(&self, device: usize, collection: &Collection, scope: &NamedScope) -> bool {
+        let standings = self.devices[device].standings.get(collection);
+        let standing = standings.and_then(|all| all.as_ref()?.get(scope));
+        standing == Some(&ScopeStanding::Loading)
+    }
+
     /// Counts what a frame or a body has of scopes.
     pub(super) fn count_said(&mut self, said: &[u8]) {
         if self.config.scopes.is_empty() {
