@@ -395,7 +395,7 @@ impl Local {
             return Err(LocalError::Refused("this user may not read the collection"));
         }
         let mut reader = Reader::from(collection.clone());
-        (reader.user, reader.partial, reader.whole) = (self.user.clone(), sight.is_partial(), true);
+        (reader.user, reader.access, reader.whole) = (self.user.clone(), sight.access, true);
         Ok(reader)
     }
 

@@ -1,5 +1,6 @@
 //! A policy that is replaced while the server runs.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use synclayer_core::{
@@ -96,6 +97,10 @@ impl Policy for ReloadablePolicy {
 
     fn stamp(&self, by: &Asker<'_>, collection: &Collection) -> u64 {
         self.current().stamp(by, collection)
+    }
+
+    fn looks_at(&self, by: &Asker<'_>, collection: &Collection) -> Option<BTreeSet<Collection>> {
+        self.current().looks_at(by, collection)
     }
 
     fn permits(&self, by: &Asker<'_>, write: &ProposedWrite<'_>) -> Result<(), String> {

@@ -45,23 +45,35 @@ impl fmt::Display for Checksum {
     }
 }
 
-/// A number for the rights by which a reader is shown a part of a collection: another one where their rights
+/// A tag for the rights by which a reader is shown a part of a collection: another one where their rights
 /// are others. A client keeps it with its cursor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct RightsTag(pub(crate) u64);
+pub struct RightsTag {
+    /// A number for the rules, and the claims that they ask for.
+    pub(crate) rules: u64,
+    /// A number for the state of the collections whose records the rules look at; `None` if they look at
+    /// none, or at nobody knows which.
+    pub(crate) related: Option<u64>,
+}
 
 impl RightsTag {
     /// Parses the form of [`Display`](fmt::Display).
     #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        parse_hex(text).map(Self)
+        let (rules, related) = text.split_at_checked(16)?;
+        let related = match related {
+            "" => None,
+            digits => Some(parse_hex(digits)?),
+        };
+        Some(Self { rules: parse_hex(rules)?, related })
     }
 }
 
-/// 16 hexadecimal digits.
+/// 16 hexadecimal digits for the rules, and 16 for what they look at.
 impl fmt::Display for RightsTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write!(f, "{:016x}", self.rules)?;
+        self.related.map_or(Ok(()), |related| write!(f, "{related:016x}"))
     }
 }
 
@@ -165,7 +177,20 @@ fn parse_hex(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::protocol::limits::Limits;
+    use alloc::string::ToString;
     use alloc::vec;
+
+    #[test]
+    fn a_tag_of_rights_has_one_half_or_two() {
+        let half = RightsTag { rules: 0x9c1e, related: None };
+        assert_eq!(half.to_string(), "0000000000009c1e");
+        for tag in [half, RightsTag { related: Some(7), ..half }] {
+            assert_eq!(RightsTag::parse(&tag.to_string()), Some(tag));
+        }
+        for text in ["", "9c1e", "0000000000009c1e7", "0000000000009c1\u{e9}", "000000000000000g"] {
+            assert_eq!(RightsTag::parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn the_digest_of_a_write_covers_the_times_of_its_fields() {

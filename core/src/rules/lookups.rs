@@ -84,6 +84,11 @@ impl<'a> LookUps<'a> {
         Self { rows, looked: RefCell::default(), error: RefCell::default() }
     }
 
+    /// Notes collections of which any record may have been looked at.
+    pub(crate) fn note_all(&self, collections: BTreeSet<Collection>) {
+        collections.into_iter().for_each(|it| self.looked.borrow_mut().note_any(it));
+    }
+
     /// Ends the look-ups. Returns the records that were looked at, there or not.
     ///
     /// # Errors

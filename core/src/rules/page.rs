@@ -6,6 +6,8 @@
 mod delta;
 mod limits;
 mod query;
+mod reader;
+mod rights;
 mod scope;
 mod set;
 mod snapshot;
@@ -18,46 +20,23 @@ use alloc::vec::Vec;
 use self::limits::Budget;
 pub use self::limits::PageLimits;
 pub use self::query::{FoundRecord, HttpQuery};
+pub use self::reader::Reader;
 use self::scope::{NoScope, ScopeAt};
 pub(crate) use self::set::SetPosition;
 use super::lookups::{LookUps, Looked};
-use super::policy::{Asker, Policy, User};
+use super::policy::{Access, Asker, Policy};
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
-use super::scope::{Scope, ScopeSet};
+use super::scope::Scope;
 use crate::protocol::document::Document;
 use crate::protocol::hash::{Checksum, RightsTag};
 use crate::protocol::message::{
     Cursor, DeleteReason, ErrorCode, Mode, PageRange, Resume, ServerChange, SyncRecord,
 };
-use crate::protocol::name::{
-    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq,
-};
+use crate::protocol::name::{ClientId, DatabaseId, Epoch, MutationNumber, RecordId, Seq};
 use crate::protocol::scopes::{LeftRecord, ScopePlace};
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::Change;
 use crate::store::{Rows, Scan, StoreError};
-
-/// A user who reads a collection.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Reader {
-    /// The collection.
-    pub collection: Collection,
-    /// The user.
-    pub user: Option<User>,
-    /// `true` if each record has to be permitted by the policy.
-    pub partial: bool,
-    /// `true` if each change has to be told as the whole record.
-    pub whole: bool,
-    /// The scopes of which it is told; `None` for the whole collection.
-    pub(crate) scopes: Option<ScopeSet>,
-}
-
-/// A reader of a whole collection who may read all of it.
-impl From<Collection> for Reader {
-    fn from(collection: Collection) -> Self {
-        Self { collection, user: None, partial: false, whole: false, scopes: None }
-    }
-}
 
 /// A read request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -154,12 +133,15 @@ pub enum Position {
         /// The position in an interrupted run.
         resume: Option<Resume>,
     },
-    /// Before a snapshot, with a cursor that was reached by other rights.
-    Anew {
-        /// The reader's cursor.
-        cursor: Cursor,
-        /// The tag of the rights by which it was reached.
+    /// Before the run of a reader who was shown by some rights what they hold: if those are not the
+    /// rights of now, it counts for nothing.
+    ShownBy {
+        /// The tag of those rights.
         rights: Option<RightsTag>,
+        /// `true` if the records are followed at which they have looked.
+        followed: bool,
+        /// The place that the reader has reached.
+        start: Box<Self>,
     },
     /// Before the run over a set of scopes, with what the reader holds of each.
     StartOfSet {
@@ -204,6 +186,16 @@ pub struct Page {
     pub(crate) looked: Box<Looked>,
 }
 
+impl Page {
+    /// Changes what it says of the beginning of its run.
+    fn opened_with(mut self, change: impl FnOnce(&mut Opened)) -> Self {
+        if let Some(opened) = &mut self.opened {
+            change(opened);
+        }
+        self
+    }
+}
+
 /// The beginning of a run.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Opened {
@@ -215,6 +207,8 @@ pub struct Opened {
     pub head: Seq,
     /// The scopes of the set that the run leaves out, since their keys are not declared.
     pub(crate) refused: Vec<Scope>,
+    /// The rights by which the run is shown.
+    pub(crate) rights: Option<RightsTag>,
     /// The rights by which the reader's cursor was reached, if it is valid and does not count for them alone.
     pub(crate) others: Option<Option<RightsTag>>,
 }
@@ -311,7 +305,7 @@ impl ReadRequest {
             Ok(view) => view,
             Err((code, message)) => return Ok(ReadAnswer::Refused { code, message }),
         };
-        let view = ReaderView { fills: matches!(self, Self::CatchUp { .. }), ..view };
+        let view = ReaderView { is_pull: matches!(self, Self::Pull { .. }), ..view };
         let mut answer = match self {
             Self::CatchUp { position, limits, .. } => match view.any_page(position, *limits)? {
                 Ok(page) => ReadAnswer::Page(page),
@@ -347,8 +341,8 @@ struct ReaderView<'a> {
     /// The head of the collection; for a reader of scopes their count, checksum and horizon.
     head: Head,
     scopes: Option<Vec<ScopeAt<'a>>>,
-    /// A page may hold the loads of several scopes.
-    fills: bool,
+    /// It is read by HTTP: a page holds the load of one scope, and nobody follows what comes.
+    is_pull: bool,
     looks: LookUps<'a>,
 }
 
@@ -370,7 +364,15 @@ impl<'a> ReaderView<'a> {
         if let Some(scopes) = &scopes {
             scope::sum(scopes, &mut head)?;
         }
-        Ok(Ok(Self { rows, policy, reader, head, scopes, fills: false, looks: LookUps::new(rows) }))
+        Ok(Ok(Self {
+            rows,
+            policy,
+            reader,
+            head,
+            scopes,
+            is_pull: false,
+            looks: LookUps::new(rows),
+        }))
     }
 
     fn any_page(
@@ -383,13 +385,8 @@ impl<'a> ReaderView<'a> {
                 self.first_of_set(cursor.as_ref(), resume.as_ref(), places, limits)
             }
             Position::Set(position) => self.page_of_set(position, limits),
-            Position::Anew { cursor, rights } => {
-                let known = self.vouches_for(cursor)?;
-                let mut page = self.page(&self.fresh_snapshot(), limits)?;
-                let opened =
-                    Opened { others: known.then_some(*rights), ..self.opened(Mode::Snapshot) };
-                page.opened = Some(opened.into());
-                Ok(Ok(page))
+            Position::ShownBy { rights, followed, start } => {
+                self.first_by(*rights, *followed, start, limits)
             }
             Position::Start { .. }
             | Position::Now
@@ -405,7 +402,7 @@ impl<'a> ReaderView<'a> {
             }
             Position::Now => {
                 return Ok(Page {
-                    opened: Some(self.opened(Mode::Delta).into()),
+                    opened: Some(self.opened(Mode::Delta)?.into()),
                     content: Content::Changes(Vec::new()),
                     next: self.done()?,
                     looked: Box::default(),
@@ -413,7 +410,7 @@ impl<'a> ReaderView<'a> {
             }
             Position::Delta { .. }
             | Position::Snapshot { .. }
-            | Position::Anew { .. }
+            | Position::ShownBy { .. }
             | Position::StartOfSet { .. }
             | Position::Set(_) => (position.clone(), false),
         };
@@ -427,12 +424,13 @@ impl<'a> ReaderView<'a> {
             }
             Position::Delta { floor, after } => (Mode::Delta, self.delta(*floor, *after, limits)?),
             Position::Start { .. }
-            | Position::Anew { .. }
+            | Position::ShownBy { .. }
             | Position::Now
             | Position::StartOfSet { .. }
             | Position::Set(_) => (Mode::Delta, (Content::Changes(Vec::new()), self.done()?)),
         };
-        let opened = (fresh || again).then(|| self.opened(mode).into());
+        let opened = (fresh || again).then(|| self.opened(mode)).transpose()?;
+        let opened = opened.map(Box::new);
         Ok(Page { opened, content, next, looked: Box::default() })
     }
 
@@ -454,21 +452,22 @@ impl<'a> ReaderView<'a> {
             Position::Delta { floor, .. } => *floor,
             Position::Snapshot { snapshot_seq, .. } => *snapshot_seq,
             Position::Start { .. }
-            | Position::Anew { .. }
+            | Position::ShownBy { .. }
             | Position::Now
             | Position::StartOfSet { .. }
             | Position::Set(_) => self.head.seq,
         }
     }
 
-    fn opened(&self, mode: Mode) -> Opened {
-        Opened {
+    fn opened(&self, mode: Mode) -> Result<Opened, StoreError> {
+        Ok(Opened {
             mode,
             count: self.head.count,
             head: self.head.seq,
             refused: Vec::new(),
+            rights: self.rights()?,
             others: None,
-        }
+        })
     }
 
     fn epoch(&self) -> Result<Epoch, StoreError> {
@@ -485,7 +484,7 @@ impl<'a> ReaderView<'a> {
     /// that the reader may know.
     fn done_with(&self, count: u64, checksum: Checksum) -> Result<Next, StoreError> {
         let cursor = Cursor { epoch: self.epoch()?, seq: self.head.seq };
-        Ok(match self.reader.partial {
+        Ok(match self.reader.access.is_partial() {
             true => Next::Done { cursor, count: 0, checksum: None },
             false => Next::Done { cursor, count, checksum: Some(checksum) },
         })
@@ -493,9 +492,14 @@ impl<'a> ReaderView<'a> {
 
     /// Tombstones are shown to every reader: they have no content.
     fn shows(&self, id: &RecordId, record: &RecordRow) -> bool {
-        let Reader { collection, partial, .. } = self.reader;
-        record.document.as_ref().is_none_or(|document| {
-            !partial || self.policy.shows(&self.asker(), collection, id, document)
+        let Reader { collection, access, .. } = self.reader;
+        record.document.as_ref().is_none_or(|document| match access {
+            Access::All => true,
+            Access::Some | Access::Related => {
+                self.policy.shows(&self.asker(), collection, id, document)
+            }
+            // the rights were others when it was asked for
+            Access::None => false,
         })
     }
 

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use alloc::collections::BTreeSet;
+
 use crate::protocol::document::Document;
 use crate::protocol::name::{Collection, RecordId, UserId};
 use crate::protocol::time::{Mono, Timestamp};
@@ -211,6 +213,14 @@ pub trait Policy: Send + Sync {
     fn stamp(&self, by: &Asker<'_>, collection: &Collection) -> u64 {
         let _ = (by, collection);
         0
+    }
+
+    /// The collections at whose records [`shows`](Self::shows) may look, where the access is
+    /// [`Access::Related`]. While nothing changes in them, a user who comes back goes on from where they
+    /// were; `None`, the default, if they are not known: then everything is sent anew.
+    fn looks_at(&self, by: &Asker<'_>, collection: &Collection) -> Option<BTreeSet<Collection>> {
+        let _ = (by, collection);
+        None
     }
 
     /// As [`write`](Self::write), by whatever is known of the one who asks.

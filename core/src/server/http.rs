@@ -26,7 +26,6 @@ use super::limits::ServerLimits;
 use super::sets::NamedSet;
 use super::sight::Sight;
 use crate::protocol::document::write_json_string;
-use crate::protocol::hash::RightsTag;
 use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::name::{Collection, RecordId, UserId};
 use crate::protocol::percent;
@@ -105,8 +104,8 @@ enum Wanted {
     Records,
     /// The one record.
     Record,
-    /// The page of a catch-up that begins here, of a set of scopes if it names any, by these rights.
-    Page(Box<(PageFrom, NamedSet, Option<RightsTag>)>),
+    /// The page of a catch-up that begins here, of a set of scopes if it names any.
+    Page(Box<(PageFrom, NamedSet)>),
 }
 
 /// The reply to a request.
@@ -220,7 +219,7 @@ fn reader(
     collection: Collection,
     scope: &[(String, String)],
     policy: &dyn Policy,
-) -> Result<(Reader, Sight), Reply> {
+) -> Result<Reader, Reply> {
     let by = Asker::new(request.user.as_ref(), None);
     let access = match scope {
         [] => policy.access(&by, &collection),
@@ -229,9 +228,9 @@ fn reader(
     if access == Access::None {
         return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
     }
-    let sight = Sight::new(access, policy, &by, &collection);
-    let (user, partial) = (request.user.clone(), access.is_partial());
-    Ok((Reader { scopes: None, collection, user, partial, whole: false }, sight))
+    let Sight { access, stamp } = Sight::new(access, policy, &by, &collection);
+    let user = request.user.clone();
+    Ok(Reader { collection, user, access, stamp, whole: false, scopes: None })
 }
 
 /// The names in `/sync/{collection}` and `/sync/{collection}/{recordId}`.
@@ -372,8 +371,8 @@ impl ReadCall {
             }
             (Wanted::Record, Ok(ReadAnswer::Found(records))) => plain::found_one(records),
             (Wanted::Page(of), Ok(ReadAnswer::Pulled(pulled))) => {
-                let (from, set, rights) = *of;
-                resumable::page(self.request.reader(), from, (&set, rights), pulled)
+                let (from, set) = *of;
+                resumable::page(self.request.reader(), from, set, pulled)
             }
             (_, Ok(ReadAnswer::Refused { code: ErrorCode::ServerError, message })) => {
                 Reply::not_yet(&self.request.reader().collection, &message)

@@ -1,5 +1,6 @@
 //! Sets of scopes, as clients ask for them and as their users' rights grant them.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -13,7 +14,6 @@ use crate::protocol::scopes::{AskedScope, ScopeName, ScopePage, ScopePlace};
 use crate::rules::page::{Content, Position};
 use crate::rules::policy::{Access, Asker, Policy};
 use crate::rules::scope::{Scope, ScopeSet};
-use crate::server::sight::Sight;
 
 /// The place that a reader has reached.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -56,17 +56,25 @@ pub(crate) struct GrantedSet {
 }
 
 impl Place {
-    /// The position at which a run over a whole collection begins. With other rights, none of what was
-    /// reached says what was seen (PROTOCOL 8.35).
-    pub(crate) fn start(self, sight: Sight) -> Position {
+    /// The position at which a run over a whole collection begins.
+    pub(crate) fn start(self, access: Access, followed: bool) -> Position {
         let Self { cursor, resume, rights } = self;
-        match cursor {
-            Some(cursor) if !sight.keeps_cursor(rights) => Position::Anew { cursor, rights },
-            cursor => {
-                Position::Start { cursor, resume: resume.filter(|_| sight.keeps_run(rights)) }
-            }
-        }
+        shown_by(rights, access, followed, Position::Start { cursor, resume })
     }
+}
+
+/// A beginning of one who was shown by these rights what they hold; `followed` if the records are followed at
+/// which those have looked.
+fn shown_by(
+    rights: Option<RightsTag>,
+    access: Access,
+    followed: bool,
+    start: Position,
+) -> Position {
+    if rights.is_none() && !access.is_partial() {
+        return start;
+    }
+    Position::ShownBy { rights, followed, start: Box::new(start) }
 }
 
 impl Filter {
@@ -150,33 +158,11 @@ fn wider(one: Access, other: Access) -> Access {
 }
 
 impl GrantedSet {
-    /// The scopes, and the position at which the catch-up of a reader begins: with other rights that of one
-    /// who holds nothing (PROTOCOL 8.35).
-    pub(crate) fn start(self, place: Place, sight: Sight) -> (NamedSet, ScopeSet, Position) {
-        let keeps = sight.keeps_cursor(place.rights);
-        self.start_at(place, keeps)
-    }
-
-    /// The same for a pull. A run that is under way goes on, whatever rights look at: of one that never began
-    /// anew at its end, nobody would learn what they have seen meanwhile (PROTOCOL 8.35).
-    pub(crate) fn pull(self, place: Place, sight: Sight) -> (NamedSet, ScopeSet, Position) {
-        let loads = self.places.iter().any(|(_, place)| *place != ScopePlace::Loaded);
-        let under_way = loads || place.resume.is_some();
-        let keeps = if under_way {
-            sight.keeps_run(place.rights)
-        } else {
-            sight.keeps_cursor(place.rights)
-        };
-        self.start_at(place, keeps)
-    }
-
-    fn start_at(self, place: Place, keeps: bool) -> (NamedSet, ScopeSet, Position) {
-        let (scopes, Place { cursor, resume, .. }) = (self.set.scopes(), place);
-        let position = match keeps {
-            true => Position::StartOfSet { cursor, resume, places: self.places },
-            false => self.set.reload(),
-        };
-        (self.set, scopes, position)
+    /// The scopes, and the position at which the catch-up of a reader begins.
+    pub(crate) fn start(self, place: Place, followed: bool) -> (NamedSet, ScopeSet, Position) {
+        let (scopes, Place { cursor, resume, rights }) = (self.set.scopes(), place);
+        let start = Position::StartOfSet { cursor, resume, places: self.places };
+        (self.set, scopes, shown_by(rights, self.access, followed, start))
     }
 }
 
@@ -231,8 +217,6 @@ impl NamedSet {
 
     /// The position that forgets what the reader holds.
     pub(crate) fn reload(&self) -> Position {
-        let places = self.names.keys().map(|scope| (scope.clone(), ScopePlace::Loaded)).collect();
-        // what is loaded without a cursor counts for nothing
-        Position::StartOfSet { cursor: None, resume: None, places }
+        Position::reload(self.names.keys().cloned())
     }
 }

@@ -346,8 +346,6 @@ impl Plan {
     fn rule(&mut self, ruling: Ruling) {
         (self.users, self.guests, self.partial) = (true, 0, true);
         (self.caps, self.rates.rights) = (Caps::default(), 0);
-        // a stream whose rights look at other records begins again with each connection
-        self.thin = None;
         self.ruling = Some(ruling);
     }
 

@@ -49,7 +49,7 @@ impl ReaderView<'_> {
         let filtered = !self.shows(id, record);
         let change = if filtered {
             hidden(record.last.seq)
-        } else if self.reader.partial || self.reader.whole {
+        } else if self.reader.access.is_partial() || self.reader.whole {
             record.state()
         } else {
             record.change_above(floor)

@@ -98,12 +98,16 @@ impl Position {
                 places.retain(|(scope, _)| !lost.contains(scope));
             }
             Self::Set(position) => position.lose(lost),
-            Self::Start { .. }
-            | Self::Anew { .. }
-            | Self::Now
-            | Self::Delta { .. }
-            | Self::Snapshot { .. } => {}
+            Self::ShownBy { start, .. } => start.lose(lost),
+            Self::Start { .. } | Self::Now | Self::Delta { .. } | Self::Snapshot { .. } => {}
         }
+    }
+
+    /// The beginning of a run over a set for one of whom nothing counts that they hold.
+    pub(crate) fn reload(scopes: impl Iterator<Item = Scope>) -> Self {
+        // what is loaded without a cursor counts for nothing
+        let places = scopes.map(|scope| (scope, ScopePlace::Loaded)).collect();
+        Self::StartOfSet { cursor: None, resume: None, places }
     }
 }
 
@@ -345,7 +349,7 @@ impl ReaderView<'_> {
                 position.floor = Some(load.snapshot_seq);
                 position.after = self.head.seq;
             }
-            if !self.fills || up_to.is_some() || !limits.is_roomy(rest) {
+            if self.is_pull || up_to.is_some() || !limits.is_roomy(rest) {
                 break;
             }
         }
@@ -455,7 +459,7 @@ impl ReaderView<'_> {
         mode: Mode,
     ) -> Result<Opened, StoreError> {
         let (count, _) = self.sums(keys, position)?;
-        Ok(Opened { mode, count, head: self.head.seq, refused: Vec::new(), others: None })
+        Ok(Opened { count, ..self.opened(mode)? })
     }
 
     /// The count and the checksum, summed over the scopes of a set.

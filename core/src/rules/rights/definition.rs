@@ -110,8 +110,8 @@ pub struct Rules {
 #[derive(Clone, Debug)]
 struct Rule {
     node: Node,
-    /// `true` if it looks at other records.
-    looks: bool,
+    /// The collections at whose records it looks.
+    looks: BTreeSet<Collection>,
     /// The claims that it asks for; `None` if it may ask for any.
     claims: Option<BTreeSet<Box<str>>>,
     /// A number for its text.
@@ -120,7 +120,7 @@ struct Rule {
 
 impl Rule {
     fn new(node: Node) -> Self {
-        let looks = node.any(&mut |part| matches!(part, Node::Exists(..)));
+        let looks = node.looks();
         let number = xxh3_64(node.to_string().as_bytes());
         Self { looks, claims: node.claims(), number, node }
     }
@@ -235,7 +235,7 @@ impl Rules {
             Outcome::Granted => Access::All,
             Outcome::Refused(_) => Access::None,
             Outcome::Depends => match self.rule(collection, Right::Read) {
-                Some((_, rule)) if rule.looks => Access::Related,
+                Some((_, rule)) if !rule.looks.is_empty() => Access::Related,
                 Some(_) | None => Access::Some,
             },
         }
@@ -339,6 +339,10 @@ impl Policy for Rules {
 
     fn stamp(&self, by: &Asker<'_>, collection: &Collection) -> u64 {
         self.rule(collection, Right::Read).map_or(0, |(_, rule)| rule.stamp(by.claims))
+    }
+
+    fn looks_at(&self, _: &Asker<'_>, collection: &Collection) -> Option<BTreeSet<Collection>> {
+        self.rule(collection, Right::Read).map(|(_, rule)| rule.looks.clone())
     }
 
     fn shows(

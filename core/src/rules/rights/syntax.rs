@@ -175,6 +175,18 @@ impl Node {
         (all == named).then_some(names)
     }
 
+    /// The collections at whose records it looks.
+    pub(super) fn looks(&self) -> BTreeSet<Collection> {
+        let mut collections = BTreeSet::new();
+        self.any(&mut |part| {
+            if let Self::Exists(collection, _) = part {
+                collections.insert(collection.clone());
+            }
+            false
+        });
+        collections
+    }
+
     /// The parts of a conjunction, or the expression itself.
     pub(super) fn conditions(&self) -> &[Self] {
         if let Self::All(parts) = self { parts } else { core::slice::from_ref(self) }

@@ -190,7 +190,8 @@ impl StreamRow {
         }
         if let Some(rights) = self.rights {
             let mut part = Vec::new();
-            put_u64(&mut part, rights.0);
+            put_u64(&mut part, rights.rules);
+            rights.related.iter().for_each(|related| put_u64(&mut part, *related));
             put_part(&mut out, RIGHTS, &part);
         }
         if let Some(history) = &self.history {
@@ -282,7 +283,9 @@ impl StreamRow {
             }
         }
         if let Some(mut part) = row.part(RIGHTS)? {
-            stream.rights = Some(RightsTag(part.u64()?));
+            let rules = part.u64()?;
+            let related = if part.is_empty() { None } else { Some(part.u64()?) };
+            stream.rights = Some(RightsTag { rules, related });
             part.end()?;
         }
         if let Some(mut part) = row.part(HISTORY)? {

@@ -119,7 +119,10 @@ fn streams() -> impl Strategy<Value = StreamRow> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
     let behind = any::<bool>();
     let kept = proptest::collection::btree_set(scopes(), 0..3);
-    let rights = optional(any::<u64>().prop_map(RightsTag));
+    let rights = optional(
+        (any::<u64>(), optional(any::<u64>()))
+            .prop_map(|(rules, related)| RightsTag { rules, related }),
+    );
     let above = prop_oneof![Just(0), any::<u64>()];
     let parts = (losses(), above, optional(sets()), kept, rights, optional(epochs()));
     (optional(cursor), optional(resume), behind, numbers, optional(plain), parts).prop_map(

@@ -107,7 +107,7 @@ pub(super) fn query(
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
     let query = parse_query(parameters)?;
-    let (reader, _) = reader(request, collection, &query.scope, policy)?;
+    let reader = reader(request, collection, &query.scope, policy)?;
     let request = ReadRequest::Query { reader, query, bytes: limits.answer_bytes };
     Ok(Call::Read(ReadCall::new(request, Wanted::Records)))
 }
@@ -121,7 +121,7 @@ pub(super) fn record(
     limits: &ServerLimits,
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
-    let (reader, _) = reader(request, collection, &[], policy)?;
+    let reader = reader(request, collection, &[], policy)?;
     let HttpQuery { fields, exclude_fields, .. } = parse_query(parameters)?;
     let query = HttpQuery { id: Some(id), fields, exclude_fields, ..HttpQuery::default() };
     let request = ReadRequest::Query { reader, query, bytes: limits.answer_bytes };

@@ -7,7 +7,6 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::{Call, ExpectedReply, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
-use crate::protocol::hash::RightsTag;
 use crate::protocol::message::{
     ErrorCode, ErrorMessage, Features, Hello, Level, ServerMessage, Welcome,
 };
@@ -279,19 +278,19 @@ fn pull_set(
     let Some(granted) = set.grant(from.set, policy, &by, &collection) else {
         return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
     };
-    let sight = Sight::new(granted.access, policy, &by, &collection);
-    let partial = granted.access.is_partial();
-    let (set, scopes, position) = granted.pull(place(&from), sight);
+    let Sight { access, stamp } = Sight::new(granted.access, policy, &by, &collection);
+    let (set, scopes, position) = granted.start(place(&from), false);
     let reader = Reader {
         scopes: Some(scopes),
         collection,
         user: request.user.clone(),
-        partial,
+        access,
+        stamp,
         whole: false,
     };
     let limits = page_limits(limit, page_bytes, limits);
     let request = ReadRequest::Pull { reader, position, limits, client };
-    let wanted = Wanted::Page(Box::new((from, set, sight.rights())));
+    let wanted = Wanted::Page(Box::new((from, set)));
     Ok(Call::Read(ReadCall::new(request, wanted)))
 }
 
@@ -317,38 +316,28 @@ pub(super) fn pull(
     limits: &ServerLimits,
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
-    let (reader, sight) = reader(request, collection, &[], policy)?;
+    let reader = reader(request, collection, &[], policy)?;
     let PageQuery { from, limit, page_bytes, client_id: client } = query;
-    let position = place(&from).start(sight);
+    let position = place(&from).start(reader.access, false);
     let limits = page_limits(limit, page_bytes, limits);
     let request = ReadRequest::Pull { reader, position, limits, client };
     let set = NamedSet { number: from.set, ..NamedSet::default() };
-    let wanted = Wanted::Page(Box::new((from, set, sight.rights())));
+    let wanted = Wanted::Page(Box::new((from, set)));
     Ok(Call::Read(ReadCall::new(request, wanted)))
 }
 
-pub(super) fn page(
-    reader: &Reader,
-    from: PageFrom,
-    (set, rights): (&NamedSet, Option<RightsTag>),
-    pulled: Pulled,
-) -> Reply {
+pub(super) fn page(reader: &Reader, from: PageFrom, mut set: NamedSet, pulled: Pulled) -> Reply {
     let Pulled { page, database, epoch, last_mutation } = pulled;
-    let mut set = set.clone();
     set.refuse(page.opened.as_ref().map_or(&[], |opened| &opened.refused));
-    let messages = shown(reader, (&set, rights), page);
+    let messages = shown(reader, &set, page);
     let mut body = Vec::new();
     PageAnswer { database, epoch, from, last_mutation, messages }.encode(&mut body);
     Reply::json(200, body)
 }
 
 /// A page as the messages that a WebSocket would carry.
-fn shown(
-    reader: &Reader,
-    (set, rights): (&NamedSet, Option<RightsTag>),
-    page: Page,
-) -> Vec<ServerMessage> {
-    let (collection, partial) = (&reader.collection, reader.partial);
+fn shown(reader: &Reader, set: &NamedSet, page: Page) -> Vec<ServerMessage> {
+    let (collection, partial) = (&reader.collection, reader.access.is_partial());
     let Page { opened, content, next, looked: _ } = page;
     let mut messages = Vec::new();
     let others = opened.as_ref().and_then(|opened| Some((opened.head, opened.others?)));
@@ -360,7 +349,7 @@ fn shown(
         head: Some(opened.head),
         mode: Some(opened.mode),
         partial,
-        rights,
+        rights: opened.rights,
         set: set.number,
         refused: set.refused.clone(),
     }));

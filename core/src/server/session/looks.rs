@@ -4,7 +4,9 @@ use core::mem;
 
 use alloc::vec::Vec;
 
+use super::subscription::Subscription;
 use super::{InputContext, Session, SessionAction};
+use crate::protocol::hash::RightsTag;
 use crate::protocol::name::Collection;
 use crate::rules::page::ReadAnswer;
 use crate::rules::scope::ScopeSet;
@@ -68,6 +70,13 @@ impl Session {
     pub(super) fn interest(&self, collection: &Collection, scopes: Option<ScopeSet>) -> Interest {
         let scopes = scopes.filter(|_| !self.looks_at(collection));
         Interest { collection: collection.clone(), scopes }
+    }
+
+    /// Returns `true` if the stream of a collection is live, and was shown by these rights: it follows every
+    /// record at which they have looked.
+    pub(super) fn has_followed(&self, collection: &Collection, rights: Option<RightsTag>) -> bool {
+        let shown_by = |it: &Subscription| it.live_at().is_some() && it.rights == rights;
+        rights.is_some() && self.subscriptions.get(collection).is_some_and(shown_by)
     }
 
     fn looks_at(&self, collection: &Collection) -> bool {

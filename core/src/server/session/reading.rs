@@ -13,12 +13,12 @@ use crate::protocol::wire::encode_change;
 use crate::rules::page::{
     Content, Next, Page, PageChange, Position, ReadAnswer, ReadRequest, Reader,
 };
-use crate::rules::policy::Access;
 use crate::server::about::known_by_others;
 use crate::server::http::{BUILDING, millis};
 use crate::server::looks::Looks;
 use crate::server::ring::Rings;
 use crate::server::sets::Filter;
+use crate::server::sight::Sight;
 use crate::store::StoreError;
 
 impl Session {
@@ -66,19 +66,19 @@ impl Session {
         let turns = self.catching_up().count().max(1);
         let user = self.auth.identified().cloned();
         let (request, whole, filter) = if let Some((collection, filter)) = self.next_wanted() {
-            let partial = self.access(&collection, filter.as_ref(), cx) != Access::All;
+            let access = self.access(&collection, filter.as_ref(), cx);
             let scopes = filter.as_ref().map(Filter::scopes);
-            let reader = Reader { collection, user, partial, whole: false, scopes };
+            let reader = Reader { collection, user, access, stamp: 0, whole: false, scopes };
             (ReadRequest::Whole { reader, bytes: self.limits.sync_bytes }, true, filter)
         } else if let Some((collection, subscription, position)) = self
             .catching_up()
             .find(|(_, subscription, _)| subscription.again)
             .or_else(|| self.catching_up().nth(self.round % turns))
         {
-            let partial = subscription.is_partial();
+            let Sight { access, stamp } = subscription.sight;
             let whole = self.level() == Level::Plain && cx.env.rings.plain_whole();
             let (collection, scopes) = (collection.clone(), subscription.scopes.clone());
-            let reader = Reader { collection, user, partial, whole, scopes };
+            let reader = Reader { collection, user, access, stamp, whole, scopes };
             let limits = subscription.page;
             (ReadRequest::CatchUp { reader, position: position.clone(), limits }, false, None)
         } else {
@@ -185,9 +185,12 @@ impl Session {
         if let Some(opened) = page.opened.as_ref().filter(|opened| !opened.refused.is_empty()) {
             self.refuse_scopes(&collection, &opened.refused, cx);
         }
-        let Some(subscription) = self.subscriptions.get(&collection) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(&collection) else { return };
         let (set, refused) = subscription.numbered();
-        let (partial, rights) = (subscription.is_partial(), subscription.sight.rights());
+        let partial = subscription.is_partial();
+        if let Some(opened) = &page.opened {
+            subscription.rights = opened.rights;
+        }
         let level = self.level();
         let shows = !page.content.is_empty();
         if let Some(opened) = page.opened {
@@ -204,7 +207,7 @@ impl Session {
                 head: Some(opened.head),
                 mode: Some(opened.mode),
                 partial,
-                rights,
+                rights: opened.rights,
                 set,
                 refused,
             };

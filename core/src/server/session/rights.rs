@@ -1,5 +1,7 @@
 //! Rights that change while their streams are open.
 
+use core::mem;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -152,12 +154,15 @@ impl Session {
         }
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
         subscription.again |= subscription.live_at().is_some();
+        // by the new run it is known at which records they look
+        let looks = mem::take(&mut subscription.looks);
         let start = match &subscription.set {
             Some(set) if !set.names.is_empty() => set.reload(),
             Some(_) | None => Position::Start { cursor: None, resume: None },
         };
         subscription.progress = Progress::CatchingUp(Box::new(start));
         self.drop_read(collection);
+        self.forget_looks(&looks, cx);
         self.release(cx);
     }
 }

@@ -59,11 +59,10 @@ impl Session {
         }
         let position = match self.level() {
             Level::Plain => Position::Now,
-            // what its rights have looked at so far is known to an earlier connection at most
-            Level::Resumable if sight.access == Access::Related => {
-                Place { resume: None, ..place }.start(sight)
+            Level::Resumable => {
+                let followed = self.has_followed(&collection, place.rights);
+                place.start(sight.access, followed)
             }
-            Level::Resumable => place.start(sight),
         };
         let set = number.map(|number| NamedSet { number: Some(number), ..NamedSet::default() });
         let part = Part { scopes: filter.as_ref().map(Filter::scopes), filter, set };
@@ -84,7 +83,8 @@ impl Session {
             return self.refuse_sight(&collection, cx);
         };
         let sight = self.sight(granted.access, &collection, cx);
-        let (set, scopes, position) = granted.start(place, sight);
+        let followed = self.has_followed(&collection, place.rights);
+        let (set, scopes, position) = granted.start(place, followed);
         let part = Part { scopes: Some(scopes), filter: None, set: Some(set) };
         self.follow(collection, position, part, sight, page_bytes, cx);
     }
@@ -105,6 +105,7 @@ impl Session {
     ) {
         let subscription = Subscription {
             sight,
+            rights: None,
             scopes,
             filter,
             set: set.map(Box::new),
@@ -543,7 +544,7 @@ impl Session {
         subscription.told_live = false;
         subscription.progress = Progress::CatchingUp(Box::new(subscription.behind(at)));
         let (set, refused) = subscription.numbered();
-        let (partial, rights) = (subscription.is_partial(), subscription.sight.rights());
+        let (partial, rights) = (subscription.is_partial(), subscription.rights);
         if self.level() == Level::Resumable {
             let subscribed = ServerMessage::Subscribed {
                 collection: collection.clone(),

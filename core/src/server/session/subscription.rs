@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::protocol::hash::Checksum;
+use crate::protocol::hash::{Checksum, RightsTag};
 use crate::protocol::message::Cursor;
 use crate::protocol::name::{Collection, Seq};
 use crate::protocol::scopes::ScopeName;
@@ -20,6 +20,8 @@ use crate::server::sight::Sight;
 pub(super) struct Subscription {
     /// The part of it that the user may see.
     pub(super) sight: Sight,
+    /// The rights by which its run is shown, as the client was told last.
+    pub(super) rights: Option<RightsTag>,
     /// The scopes that it is of; `None` for the whole collection.
     pub(super) scopes: Option<ScopeSet>,
     /// The name of its scope at level 1.

@@ -103,13 +103,15 @@ fn resume_of(request: &ReadRequest) -> Option<&Epoch> {
     else {
         return None;
     };
+    let position =
+        if let Position::ShownBy { start, .. } = position { start.as_ref() } else { position };
     match position {
         Position::Start {
             resume: Some(Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. }),
             ..
         } => Some(epoch),
         Position::Start { resume: None, .. }
-        | Position::Anew { .. }
+        | Position::ShownBy { .. }
         | Position::Now
         | Position::Delta { .. }
         | Position::Snapshot { .. }

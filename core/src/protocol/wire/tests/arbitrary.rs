@@ -361,7 +361,8 @@ fn error_messages() -> impl Strategy<Value = ErrorMessage> {
 }
 
 pub(in super::super) fn rights_tags() -> impl Strategy<Value = RightsTag> {
-    any::<u64>().prop_map(RightsTag)
+    (any::<u64>(), proptest::option::of(any::<u64>()))
+        .prop_map(|(rules, related)| RightsTag { rules, related })
 }
 
 pub(in super::super) fn server_messages() -> impl Strategy<Value = ServerMessage> {

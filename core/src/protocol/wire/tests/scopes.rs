@@ -69,7 +69,7 @@ fn a_subscribe_names_its_set() {
     assert_eq!(client(&text).unwrap(), message);
     let from = PageFrom {
         cursor: Some(cursor),
-        rights: Some(RightsTag(7)),
+        rights: Some(RightsTag { rules: 7, related: None }),
         set: Some(3),
         scopes: asked(),
         ..PageFrom::default()
