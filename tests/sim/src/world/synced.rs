@@ -75,6 +75,10 @@ impl World {
                 continue;
             };
             let reached = known.cursor.as_ref().map(|cursor| cursor.seq.0);
+            if reached.is_none() && known.catching_up && self.config.shared > 0 {
+                // a snapshot has begun since, in the commit of the answer
+                continue;
+            }
             let is_behind = match reached {
                 Some(reached) if known.scopes.is_some() => {
                     self.has_news(collection, known, [reached, *head])
