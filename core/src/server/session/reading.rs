@@ -214,6 +214,11 @@ impl Session {
             self.send_message(&subscribed, cx);
             self.told_of_a_run(&collection, cx);
         }
+        if self.verdicts.hold_silent_member(&collection) {
+            // a unit waits for another stream: behind this page its ack would let its writer hold what they
+            // may not read. The next hello confirms it before anything is shown
+            return self.close(1013, "the rights of this user have changed", cx);
+        }
         self.send_content(&collection, page.content, cx);
         let position = match page.next {
             Next::More(position) => position,

@@ -246,6 +246,20 @@ impl Verdicts {
         shown
     }
 
+    /// Returns `true` if acks of a unit are held that leave it to the stream of this collection to tell of
+    /// one of its records.
+    pub(super) fn hold_silent_member(&self, collection: &Collection) -> bool {
+        self.held.values().any(|held| match &held.message {
+            VerdictMessage::Unit(acks) => acks.iter().any(|member| {
+                member.applied && member.ack.echo.is_none() && member.ack.collection == *collection
+            }),
+            VerdictMessage::InPlace(_)
+            | VerdictMessage::Ack(_)
+            | VerdictMessage::Error(_)
+            | VerdictMessage::UnitError(..) => false,
+        })
+    }
+
     /// Takes out a verdict that is due.
     pub(super) fn take_due(&mut self, number: MutationNumber) -> Option<DueVerdict> {
         Some(match self.held.remove(&number)?.message {
