@@ -21,8 +21,12 @@ impl Run {
 
     /// The apps that are asked decide. Says how many did.
     pub(crate) fn answer_losses(&mut self) -> Result<usize, String> {
-        // a server that has forgotten a replica looks like one that was restored
-        if self.plan.rates.restore == 0 && !self.world.counts.contains_key("client forgotten") {
+        // a server that has forgotten a replica looks like one that was restored, and so may one in a new
+        // epoch that shows less by the rights of now
+        let may_lack = self.plan.rates.restore > 0
+            || self.plan.ruling.is_some()
+            || self.world.counts.contains_key("client forgotten");
+        if !may_lack {
             return Ok(0);
         }
         let mut answered = 0;
